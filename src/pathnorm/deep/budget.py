@@ -1,0 +1,123 @@
+"""From a budget to widths to a reduced network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pathnorm.deep.allocate import allocate, allocate_error
+from pathnorm.deep.cost import Cost
+from pathnorm.deep.data import Batches
+from pathnorm.deep.graph import ModelGraph, State
+from pathnorm.deep.reduce import Reduction, Setup, predicted_curves, reduce_network
+
+__all__ = ["meet_budget"]
+
+_MOMENT_BYTES = 2 * 2**30
+_PROBE_BATCHES = 2
+_ERROR_ROUNDS = 5
+
+
+def meet_budget(
+    setup: Setup,
+    budget: Mapping[str, Any],
+    *,
+    costs: tuple[Cost, Cost],
+    widths: float | Mapping[str, int] | None,
+    round_to: int,
+) -> Reduction:
+    """Reduce the network to the one budget that is given.
+
+    Parameters
+    ----------
+    budget : mapping
+        One of ``params``, ``macs``, ``error``, ``widths``.
+    costs : (params, macs)
+
+    Raises
+    ------
+    BudgetError
+        If the budget is smaller than what is left with one neuron per group.
+    """
+    if widths is not None:
+        return reduce_network(setup, _given_widths(setup, widths, round_to))
+    curves = predicted_curves(setup, limit_bytes=_MOMENT_BYTES, probe_batches=_PROBE_BATCHES)
+    if "error" in budget:
+        return _meet_error(setup, curves, float(budget["error"]), cost=costs[1], round_to=round_to)
+    name, share = next(iter(budget.items()))
+    cost = costs[0] if name == "params" else costs[1]
+    full = np.array([group.width for group in setup.neurons.groups])
+    chosen = allocate(curves, cost, float(share) * cost(full), round_to=round_to, reference=cost(full), name=name)
+    return reduce_network(setup, _named(setup, chosen))
+
+
+def _meet_error(setup: Setup, curves: list[NDArray[np.float64]], error: float, *, cost: Cost, round_to: int) -> Reduction:
+    """Tighten or loosen the predicted error until the measured one just stays below ``error``.
+
+    The prediction adds squared errors of single layers, which ignores that later layers
+    correct earlier ones: the measured ratio rescales it.
+    """
+    accepted = None
+    low, high, target = 0.0, np.inf, error
+    for _ in range(_ERROR_ROUNDS):
+        reduction = reduce_network(setup, _named(setup, allocate_error(curves, cost, target**2, round_to=round_to)))
+        measured = max(
+            _output_error(setup.graph, setup.state, reduction.state, batches)
+            for batches in (setup.calibration, setup.heldout)
+        )
+        if measured <= error:
+            accepted, low = reduction, target
+        else:
+            high = target
+        if measured <= error and (measured > 0.95 * error or measured == 0.0 and target > 1.0):
+            break
+        guess = target * error / max(measured, 1e-3 * error)
+        target = min(max(guess, 1.02 * low), 0.98 * high) if np.isfinite(high) else max(guess, 1.02 * low)
+    if accepted is None:
+        accepted = reduce_network(setup, {name: int(kept.numel()) for name, kept in setup.alive.items()})
+    return accepted
+
+
+def _output_error(graph: ModelGraph, original: State, current: State, batches: Batches) -> float:
+    """Return ``||f - f_new||_F / ||f - mean f||_F``, one pass."""
+    missed = second = 0.0
+    first: Tensor | None = None
+    count = 0
+    with torch.no_grad():
+        for batch in batches:
+            before = graph.outputs(original, batch).double()
+            missed += float((graph.outputs(current, batch).double() - before).square().sum())
+            first = before.sum(0) if first is None else first + before.sum(0)
+            second += float(before.square().sum())
+            count += before.shape[0]
+    energy = second - (float(first.square().sum()) / count if first is not None else 0.0)
+    return float(np.sqrt(missed / max(energy, 1e-300)))
+
+
+def _given_widths(setup: Setup, widths: float | Mapping[str, int], round_to: int) -> dict[str, int]:
+    groups = {group.name: group.width for group in setup.neurons.groups}
+    if isinstance(widths, Mapping):
+        unknown = sorted(set(widths) - set(groups))
+        wrong = sorted(name for name, width in widths.items() if name in groups and not 1 <= width <= groups[name])
+        if unknown or wrong:
+            raise ValueError(
+                f"widths must map neuron groups to between 1 and their number of neurons. Unknown: {unknown or 'none'}; "
+                f"out of range: {wrong or 'none'}. The groups are: {groups}."
+            )
+        asked = {**groups, **widths}
+    else:
+        if not 0.0 < widths <= 1.0:
+            raise ValueError(f"widths must be a share in (0, 1] or a mapping. Got {widths!r}.")
+        asked = {
+            name: min(max(round(width * widths / round_to) * round_to, 1), width) for name, width in groups.items()
+        }
+    return {name: min(width, int(setup.alive[name].numel())) for name, width in asked.items()}
+
+
+def _named(setup: Setup, widths: NDArray[np.intp]) -> dict[str, int]:
+    return {group.name: int(width) for group, width in zip(setup.neurons.groups, widths, strict=True)}

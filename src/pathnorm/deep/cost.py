@@ -1,0 +1,90 @@
+"""Parameters and multiply-accumulates of the whole network as functions of the group widths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from pathnorm.deep.graph import ModelGraph, op_name
+from pathnorm.deep.groups import NeuronGroup
+from pathnorm.deep.labels import LabelMap
+
+__all__ = ["Cost", "macs_cost", "params_cost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """``cost(k) = sum_t factor_t * k[rows_t] * k[cols_t]``, with ``k[G] = 1``.
+
+    Exact: every weight is a matrix whose rows belong to one group and whose columns to another.
+    """
+
+    factor: NDArray[np.float64]
+    rows: NDArray[np.intp]
+    cols: NDArray[np.intp]
+
+    def __call__(self, widths: Sequence[int] | NDArray[np.intp]) -> int:
+        """Return the cost at the given widths."""
+        k = np.append(np.asarray(widths, dtype=np.float64), 1.0)
+        return round(float(self.factor @ (k[self.rows] * k[self.cols])))
+
+    def marginal(self, widths: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the cost of one neuron of each group, the other widths fixed."""
+        k = np.append(np.asarray(widths, dtype=np.float64), 1.0)
+        size = k.size
+        slope = np.bincount(self.rows, self.factor * k[self.cols], minlength=size)
+        slope += np.bincount(self.cols, self.factor * k[self.rows], minlength=size)
+        return slope[:-1]
+
+
+def params_cost(model: nn.Module, groups: Sequence[NeuronGroup]) -> Cost:
+    """Return the number of parameters (buffers are none) as a function of the widths."""
+    rows, cols = _tied(groups)
+    terms = [(parameter.numel(), name, name) for name, parameter in model.named_parameters()]
+    return _cost(terms, groups, rows, cols)
+
+
+def macs_cost(graph: ModelGraph, found: LabelMap, groups: Sequence[NeuronGroup]) -> Cost:
+    """Return the multiply-accumulates per sample of all convolution, linear and matrix-product calls."""
+    rows, cols = _tied(groups)
+    terms = []
+    for node in graph.nodes:
+        name = op_name(node)
+        shape = found.shapes.get(node)
+        if node.op != "call_function" or shape is None:
+            continue
+        if name in {"conv1d", "conv2d", "conv3d", "convolution", "linear"}:
+            weight = node.args[1]
+            fan = int(np.prod(found.shapes[weight][1:]))  # type: ignore[index]
+            key = graph.state_key(weight) or ""
+            terms.append((int(np.prod(shape[1:])) * fan, key, key))
+        elif name in {"matmul", "mm", "bmm", "addmm"}:
+            inner = found.shapes[node.all_input_nodes[-2]][-1]
+            terms.append((int(np.prod(shape)) * inner // max(shape[0], 1), "", ""))
+    return _cost(terms, groups, rows, cols)
+
+
+def _tied(groups: Sequence[NeuronGroup]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return which parameter has rows, and which has columns, that shrink with which group."""
+    rows: dict[str, int] = {}
+    cols: dict[str, int] = {}
+    for index, group in enumerate(groups):
+        keys = [group.producer.weight, group.producer.bias, *(group.norm.keys if group.norm else ())]
+        rows.update({key: index for key in keys if key is not None})
+        cols.update({consumer.layer.weight: index for consumer in group.consumers})
+    return rows, cols
+
+
+def _cost(
+    terms: list[tuple[int, str, str]], groups: Sequence[NeuronGroup], rows: Mapping[str, int], cols: Mapping[str, int]
+) -> Cost:
+    none = len(groups)
+    width = np.array([*(group.width for group in groups), 1.0])
+    r = np.array([rows.get(key, none) for _, key, _ in terms], dtype=np.intp)
+    c = np.array([cols.get(key, none) for _, _, key in terms], dtype=np.intp)
+    factor = np.array([float(total) for total, _, _ in terms]) / (width[r] * width[c])
+    return Cost(factor, r, c)

@@ -1,0 +1,197 @@
+"""Turn a reduction into its record: certificates per layer, measurements of the whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pathnorm.deep.cost import Cost
+from pathnorm.deep.reduce import LayerFacts, Reduction, Setup
+from pathnorm.deep.selectors import SELECTORS, lasso_problem, rank_neurons
+from pathnorm.deep.verify import compare_outputs, latencies_ms
+from pathnorm.problems.certificate import Certificate
+from pathnorm.problems.reconstruction import LayerReconstruction
+from pathnorm.report.records import CompressionRecord, Frontier, GroupRecord
+from pathnorm.solvers.multitask_lasso import multitask_lasso, multitask_lasso_path
+
+__all__ = ["describe"]
+
+Array = NDArray[np.float64]
+
+_RANK_TOLERANCE = 1e-4
+_SEARCH_POINTS = 12
+_SEARCH_RATIO = 1e-3
+_LATENCY_BATCH = 32
+_FRONTIER_POINTS = 12
+
+
+def describe(
+    setup: Setup,
+    reduction: Reduction,
+    models: tuple[nn.Module, nn.Module],
+    *,
+    costs: tuple[Cost, Cost],
+    budget: Mapping[str, Any],
+    started: float,
+) -> CompressionRecord:
+    """Return the record of a finished reduction; both networks are run on the held-out data.
+
+    Parameters
+    ----------
+    models : (given, smaller)
+    costs : (params, macs)
+    started : float
+        ``time.perf_counter()`` when the work began.
+    """
+    groups = tuple(_group_record(setup, facts, at) for at, facts in enumerate(reduction.layers))
+    old, new = models
+    before = np.array([group.width for group in setup.neurons.groups])
+    after = np.array([reduction.keep[group.name].numel() for group in setup.neurons.groups])
+    setup.progress("verifying", 0, 1)
+    with _evaluation(old):
+        seen = compare_outputs(old, new, setup.heldout, seed=setup.seed)
+        batch = next(iter(setup.heldout))[:_LATENCY_BATCH]
+        latency = latencies_ms(old, new, batch)
+    setup.progress("verifying", 1, 1)
+    return CompressionRecord(
+        groups=groups,
+        skipped=setup.neurons.skipped,
+        params_before=costs[0](before),
+        params_after=costs[0](after),
+        macs_before=costs[1](before),
+        macs_after=costs[1](after),
+        bytes_before=_weight_bytes(old),
+        bytes_after=_weight_bytes(new),
+        output_error_heldout=seen.output_error,
+        output_error_interval=seen.output_error_interval,
+        agreement_heldout=seen.agreement,
+        accuracy_before=seen.accuracy_before,
+        accuracy_after=seen.accuracy_after,
+        accuracy_change_interval=seen.accuracy_change_interval,
+        latency_ms_before=latency[0],
+        latency_ms_after=latency[1],
+        latency_batch=int(batch.shape[0]),
+        latency_threads=torch.get_num_threads(),
+        samples_calibration=setup.calibration.count(),
+        samples_heldout=seen.samples,
+        budget=dict(budget),
+        selector=setup.selector if isinstance(setup.selector, str) else getattr(setup.selector, "__name__", "callable"),
+        seed=setup.seed,
+        seconds=time.perf_counter() - started,
+        peak_memory_mb=_peak_memory_mb(),
+        frontiers=_frontiers(reduction.layers),
+    )
+
+
+def _group_record(setup: Setup, facts: LayerFacts, at: int) -> GroupRecord:
+    setup.progress("certifying", at, len(setup.neurons.groups))
+    problem, group, refit = facts.problem, facts.group, facts.refit
+    lam, certificate = _certificate(problem, refit.error)
+    bound = max(0.0, (certificate.dual - 0.5 * refit.error * problem.energy) / lam) if lam > 0.0 else 0.0
+    rank_features, rank_outputs = problem.ranks(_RANK_TOLERANCE)
+    applies, reason = group.theorem()
+    silent = problem.gram.reshape(problem.n_neurons, problem.block, -1)
+    norms = np.linalg.norm(facts.coef_before.reshape(group.width, -1), axis=1)
+    return GroupRecord(
+        name=group.name,
+        consumers=tuple(consumer.layer.name for consumer in group.consumers),
+        width_before=group.width,
+        width_lossless=facts.alive.size,
+        width_after=refit.keep.size,
+        silent=int((np.abs(silent).max(axis=(1, 2)) == 0.0).sum()),
+        rank_features=rank_features,
+        rank_outputs=rank_outputs,
+        rank_tolerance=_RANK_TOLERANCE,
+        width_bound=rank_features * rank_outputs,
+        width_lower_bound=problem.width_lower_bound(refit.error),
+        error_calibration=float(np.sqrt(refit.error)),
+        error_heldout=facts.error_heldout,
+        lam=lam,
+        primal=certificate.primal,
+        dual=certificate.dual,
+        gap=certificate.gap,
+        path_norm_before=float(facts.cost @ norms),
+        path_norm_after=problem.path_norm(refit.coef),
+        path_norm_lower_bound=bound,
+        ridge=refit.ridge,
+        theorem_applies=applies,
+        theorem_reason=reason,
+        error_curve=tuple(float(value) for value in np.sqrt(facts.ranking.errors)),
+    )
+
+
+def _certificate(problem: LayerReconstruction, error: float) -> tuple[float, Certificate]:
+    """Return the lambda whose lasso bounds the path norm at ``error`` best, and its certificate.
+
+    For every V with ``1/2 ||Psi - Phi V||^2 <= e`` and every lambda, ``path norm >= (dual(lambda) - e) / lambda``.
+    A coarse path finds the lambda with the largest bound, which is then solved to a gap of 1e-6.
+    """
+    top = lasso_problem(problem, 1.0).lam_max
+    if not top > 0.0:
+        return 0.0, Certificate(primal=0.5 * problem.energy, dual=0.5 * problem.energy)
+    lams = top * np.geomspace(0.5, _SEARCH_RATIO, _SEARCH_POINTS)
+    path = multitask_lasso_path(lasso_problem(problem, top), lams, tol=1e-2)
+    bounds = [
+        (solution.certificate.dual - 0.5 * error * problem.energy) / lam for lam, solution in zip(lams, path, strict=True)
+    ]
+    best = int(np.argmax(bounds))
+    solution = multitask_lasso(path[best].problem, start=path[best].coef, tol=1e-6)
+    return float(lams[best]), solution.certificate
+
+
+def _frontiers(layers: tuple[LayerFacts, ...]) -> tuple[Frontier, ...]:
+    """Return what each selector reaches on the widest treated layer."""
+    facts = max(layers, key=lambda item: item.problem.n_neurons)
+    problem = facts.problem
+    widths = np.unique(np.geomspace(1, problem.n_neurons, _FRONTIER_POINTS).round().astype(int))
+    found = []
+    for selector in SELECTORS:
+        ranking = rank_neurons(problem, selector)
+        refits = [problem.refit(ranking.order[:width], ridge=1e-8) for width in widths]
+        found.append(
+            Frontier(
+                group=facts.group.name,
+                selector=selector,
+                widths=tuple(int(width) for width in widths),
+                errors=tuple(float(np.sqrt(refit.error)) for refit in refits),
+                path_norms=tuple(problem.path_norm(refit.coef) for refit in refits),
+                bound=tuple(float(np.sqrt(problem.least_error(int(width)))) for width in widths),
+            )
+        )
+    return tuple(found)
+
+
+def _weight_bytes(model: nn.Module) -> int:
+    from safetensors.torch import save
+
+    return len(save({key: value.contiguous() for key, value in model.state_dict().items()}))
+
+
+def _peak_memory_mb() -> float:
+    """Return the peak resident memory of the process; NaN where the platform does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+
+
+class _evaluation:
+    """Evaluation mode inside a block; every module's own mode is restored after it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modes = [(module, module.training) for module in model.modules()]
+
+    def __enter__(self) -> None:
+        for module, _ in self._modes:
+            module.training = False
+
+    def __exit__(self, *exc: object) -> None:
+        for module, mode in self._modes:
+            module.training = mode

@@ -1,0 +1,340 @@
+"""Which neuron does each entry of each tensor belong to?
+
+Every output channel of every linear or convolution layer is a neuron with its own integer
+label. The labels ride through the graph: operations that only move data are executed on
+the labels themselves, so no rule is needed for ``view``, ``flatten``, ``permute`` or
+``slice``; operations that act on each entry, or on each channel, pass them on. Anything
+else reads neurons in a way that is not understood, which is recorded by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pathnorm.deep.graph import ModelGraph, State, op_name
+
+__all__ = ["NO_NEURON", "LabelMap", "Layer", "channels_read", "layer_of", "propagate"]
+
+NO_NEURON = -1
+
+_MOVES = frozenset(
+    "view _unsafe_view reshape flatten permute transpose t squeeze unsqueeze expand clone contiguous alias "
+    "slice select narrow detach lift_fresh_copy constant_pad_nd pad pixel_shuffle pixel_unshuffle "
+    "channel_shuffle flip roll movedim unflatten swapaxes".split()
+)
+_ENTRYWISE = frozenset(
+    "relu relu6 leaky_relu gelu silu tanh sigmoid elu celu selu softplus mish hardswish hardsigmoid hardtanh "
+    "threshold log_sigmoid clamp clamp_min clamp_max abs neg exp log sqrt rsqrt square pow sin cos erf sign "
+    "reciprocal softshrink hardshrink tanhshrink dropout softsign log1p expm1 _to_copy to".split()
+)
+_BINARY = frozenset("add sub mul div minimum maximum where".split())
+_BATCH_NORM = frozenset({"batch_norm", "_native_batch_norm_legit_no_training"})
+_POOLING = frozenset(
+    "max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d "
+    "max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest2d upsample_bilinear2d".split()
+)
+_REDUCTIONS = frozenset({"mean", "amax", "amin", "sum"})
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A linear or ungrouped convolution layer whose weights are its own.
+
+    ``geometry`` is ``(kernel, stride, padding, dilation)`` of a convolution, None for linear.
+    """
+
+    node: fx.Node
+    source: fx.Node
+    weight: str
+    bias: str | None
+    width: int
+    fan_in: int
+    geometry: tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]] | None
+
+    @property
+    def name(self) -> str:
+        """Module path of the layer."""
+        return self.weight.rpartition(".")[0] or self.weight
+
+    @property
+    def channel_dim(self) -> int:
+        """Dimension of the neurons in the layer's input and output."""
+        return -1 if self.geometry is None else 1
+
+
+@dataclass(slots=True)
+class LabelMap:
+    """The labels of every node, the layers, and what was not understood.
+
+    Attributes
+    ----------
+    labels : dict
+        Node -> integer tensor of the value's shape (batch of the example), ``NO_NEURON``
+        where an entry is no neuron. Nodes without any neuron are absent.
+    layers : dict
+        Node -> :class:`Layer`.
+    offsets : dict
+        Layer node -> label of its first neuron.
+    reasons : dict
+        Label offset of a layer -> why its neurons cannot be removed.
+    shapes : dict
+        Node -> shape of the value for the example batch.
+    carriers : dict
+        Label offset of a layer -> nodes whose values hold its neurons, in forward order.
+    """
+
+    labels: dict[fx.Node, Tensor] = field(default_factory=dict)
+    layers: dict[fx.Node, Layer] = field(default_factory=dict)
+    offsets: dict[fx.Node, int] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    shapes: dict[fx.Node, tuple[int, ...]] = field(default_factory=dict)
+    carriers: dict[int, list[fx.Node]] = field(default_factory=dict)
+    _starts: list[int] = field(default_factory=list)
+
+    def owners(self, labels: Tensor) -> set[int]:
+        """Return the offsets of the layers that ``labels`` belong to."""
+        found = torch.unique(labels[labels != NO_NEURON])
+        if found.numel() == 0:
+            return set()
+        starts = torch.tensor(self._starts, dtype=torch.int64)
+        return {self._starts[i] for i in torch.unique(torch.searchsorted(starts, found, right=True) - 1).tolist()}
+
+    def block(self, labels: Tensor, reason: str) -> None:
+        """Record why the owners of ``labels`` must stay; the first reason wins."""
+        for offset in self.owners(labels):
+            self.reasons.setdefault(offset, reason)
+
+    def add_layer(self, layer: Layer, shape: tuple[int, ...]) -> None:
+        """Give the outputs of ``layer`` fresh labels."""
+        offset = self._starts[-1] + self._widths() if self._starts else 0
+        self._starts.append(offset)
+        self.layers[layer.node] = layer
+        self.offsets[layer.node] = offset
+        ids = torch.arange(offset, offset + layer.width)
+        dim = layer.channel_dim % len(shape)
+        view = [1] * len(shape)
+        view[dim] = layer.width
+        self.labels[layer.node] = ids.view(view).expand(shape)
+
+    def _widths(self) -> int:
+        return list(self.layers.values())[-1].width
+
+
+def layer_of(graph: ModelGraph, node: fx.Node, state: State) -> Layer | str | None:
+    """Return the layer computed by ``node``, a reason why it cannot be treated, or None if it is none."""
+    name = op_name(node)
+    if name not in {"conv2d", "convolution", "linear"}:
+        return None
+    arguments = _arguments(node)
+    weight_key = graph.state_key(arguments["weight"])
+    bias = arguments.get("bias")
+    bias_key = graph.state_key(bias)
+    if weight_key is None or (bias is not None and bias_key is None):
+        return "its weight is computed from other tensors (parametrisation)"
+    if len(arguments["weight"].users) > 1:
+        return f"its weight {weight_key} is used more than once"
+    weight = state[weight_key]
+    geometry = None
+    if name != "linear":
+        if arguments.get("groups", 1) != 1:
+            return "grouped convolution"
+        if weight.ndim != 4 or arguments.get("transposed", False):
+            return "only two-dimensional convolutions are treated"
+        padding = arguments.get("padding", (0, 0))
+        if isinstance(padding, str):
+            return "convolution with padding given as text"
+        kernel = (int(weight.shape[2]), int(weight.shape[3]))
+        stride, padding, dilation = (
+            _pair(arguments.get(key, default)) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+        )
+        geometry = (kernel, stride, padding, dilation)
+    return Layer(
+        node=node,
+        source=arguments["input"],
+        weight=weight_key,
+        bias=bias_key,
+        width=int(weight.shape[0]),
+        fan_in=int(weight.shape[1]),
+        geometry=geometry,
+    )
+
+
+def propagate(graph: ModelGraph, state: State, example: Tensor) -> LabelMap:
+    """Return the labels of all neurons, found by running the graph once on ``example``."""
+    found = LabelMap()
+    with torch.no_grad():
+        _record_shapes(graph, state, example, found)
+    for node in graph.nodes:
+        if node.op == "call_function":
+            _visit(graph, node, state, found)
+    for node in graph.nodes[-1].all_input_nodes:
+        if node in found.labels:
+            found.block(found.labels[node], "these are the model's outputs")
+    for node, labels in found.labels.items():
+        for offset in found.owners(labels):
+            found.carriers.setdefault(offset, []).append(node)
+    return found
+
+
+def _visit(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> None:
+    sources = [source for source in node.all_input_nodes if source in found.labels]
+    layer = layer_of(graph, node, state)
+    if isinstance(layer, Layer):
+        if layer.source in found.labels and channels_read(layer, found.labels[layer.source]) is None:
+            found.block(found.labels[layer.source], f"{layer.name} reads them in an order that is not per channel")
+        found.add_layer(layer, found.shapes[node])
+        return
+    if isinstance(layer, str):
+        for source in sources:
+            found.block(found.labels[source], f"read by {_label(graph, node)}: {layer}")
+        return
+    if not sources or op_name(node) == "sym_size":
+        return
+    labels = _passed_on(node, found)
+    if isinstance(labels, str):
+        for source in sources:
+            found.block(found.labels[source], labels)
+    else:
+        found.labels[node] = labels
+
+
+def _passed_on(node: fx.Node, found: LabelMap) -> Tensor | str:
+    """Return the labels of the result of ``node``, or why they cannot be known."""
+    name = op_name(node)
+    shape = found.shapes.get(node)
+    first = node.all_input_nodes[0]
+    labels = found.labels.get(first)
+    if name == "getitem" and labels is not None:
+        return labels if shape == tuple(labels.shape) else f"several results of {first.name}"
+    if shape is None:
+        return f"operation {name} is not understood"
+    if name in _MOVES and labels is not None:
+        return _execute_on_labels(node, found)
+    if name in _ENTRYWISE and labels is not None and shape == tuple(labels.shape):
+        return labels
+    if name in _BINARY:
+        return _combined(node, found, shape)
+    if name in _BATCH_NORM and labels is not None:
+        constant = constant_over(labels, range(2, labels.ndim))
+        return labels if constant is not None else "BatchNorm over mixed channels"
+    if name in _POOLING and labels is not None:
+        constant = constant_over(labels, range(2, labels.ndim))
+        if constant is None or len(shape) != labels.ndim:
+            return f"{name} over mixed channels"
+        return constant.expand(shape)
+    if name in _REDUCTIONS and labels is not None and len(node.args) > 1:
+        dims = [dim % labels.ndim for dim in _as_tuple(node.args[1])]
+        constant = constant_over(labels, dims)
+        if constant is None or 0 in dims:
+            return f"{name} over channels"
+        return constant.reshape(shape)
+    return f"operation {name} is not understood"
+
+
+def _execute_on_labels(node: fx.Node, found: LabelMap) -> Tensor:
+    """Run a data-movement operation on the labels; padding brings entries that are no neuron."""
+
+    def read(source: fx.Node) -> Any:
+        return found.labels[source].contiguous() if source in found.labels else source.meta["pathnorm_value"]
+
+    args = list(fx.map_arg(node.args, read))
+    kwargs = dict(fx.map_arg(node.kwargs, read))
+    name = op_name(node)
+    if name == "constant_pad_nd":
+        args[2:3] = [NO_NEURON]
+    elif name == "pad":
+        mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
+        if mode == "constant":
+            args, kwargs = args[:2], {"value": NO_NEURON}
+    result = node.target(*args, **kwargs)  # type: ignore[operator]
+    return result  # type: ignore[no-any-return]
+
+
+def _combined(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
+    """Labels of a binary operation: equal labels, or one labelled side and a value shared by all neurons."""
+    tensors = [source for source in node.all_input_nodes if found.shapes.get(source) is not None]
+    labelled = [found.labels[source] for source in tensors if source in found.labels]
+    plain = [source for source in tensors if source not in found.labels]
+    result = labelled[0]
+    if tuple(result.shape) != shape:
+        return f"{op_name(node)} broadcasts the neurons"
+    if any(not torch.equal(result, other) for other in labelled[1:]):
+        return f"{op_name(node)} couples them with other channels (residual stream)"
+    varying = [dim for dim in range(1, len(shape)) if not _constant_along(result, dim)]
+    for source in plain:
+        other = found.shapes[source]
+        padded = (1,) * (len(shape) - len(other)) + other
+        if any(padded[dim] != 1 for dim in varying):
+            what = "other channels (residual stream)" if source.op == "call_function" else f"the tensor {source.name}"
+            return f"{op_name(node)} couples them with {what}"
+    return result
+
+
+def _constant_along(labels: Tensor, dim: int) -> bool:
+    return bool((labels == labels.narrow(dim, 0, 1)).all())
+
+
+def constant_over(labels: Tensor, dims: Sequence[int]) -> Tensor | None:
+    """Return the labels reduced over ``dims``, ignoring entries that are no neuron; None if they differ."""
+    result = labels
+    for dim in dims:
+        high = result.amax(dim, keepdim=True)
+        filled = torch.where(result == NO_NEURON, high, result)
+        if bool((filled != high).any()):
+            return None
+        result = high
+    return result
+
+
+def channels_read(layer: Layer, labels: Tensor) -> Tensor | None:
+    """Return the label of each input channel of ``layer``, or None where a channel mixes neurons."""
+    dim = layer.channel_dim % labels.ndim
+    constant = constant_over(labels, [other for other in range(labels.ndim) if other != dim])
+    return None if constant is None else constant.flatten()
+
+
+def _record_shapes(graph: ModelGraph, state: State, example: Tensor, found: LabelMap) -> None:
+    """Run the graph once; keep shapes of tensors and the values of everything else."""
+    values = graph.start(example)
+    for node in graph.nodes:
+        if node.op == "call_function":
+            values = graph.run(state, values, span=(graph.index(node), graph.index(node) + 1), keep=(node,))
+        key = graph.state_key(node)
+        value = state[key] if key is not None else graph.constants.get(node.name, values.get(node))
+        if isinstance(value, (tuple, list)):
+            value = value[0]
+        if isinstance(value, Tensor):
+            found.shapes[node] = tuple(value.shape)
+            node.meta["pathnorm_value"] = None
+        else:
+            node.meta["pathnorm_value"] = value
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    """Return the arguments of an ATen call by their schema names."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    named = {argument.name: value for argument, value in zip(schema, node.args, strict=False)}
+    return {**named, **node.kwargs}
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = _as_tuple(value)
+    return (int(values[0]), int(values[-1]))
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _label(graph: ModelGraph, node: fx.Node) -> str:
+    """Return the module path of a layer that is refused, or the operation's name."""
+    for source in node.all_input_nodes:
+        key = graph.state_key(source)
+        if key is not None:
+            return key.rpartition(".")[0] or key
+    return op_name(node)

@@ -1,0 +1,184 @@
+"""Streaming second moments of a layer: Gram ``Phi' Phi``, cross ``Phi' Psi``, energy ``||Psi||^2``.
+
+This is the one module in which activations become float64 matrices. Features are the
+inputs of a consumer in the *current* network (patches for convolutions), targets are what the
+consumer has to deliver so that the values at its site equal those of the *original* network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from scipy.linalg import block_diag
+from torch import Tensor
+
+from pathnorm.deep.graph import State
+from pathnorm.deep.groups import Consumer, NeuronGroup
+from pathnorm.deep.labels import Layer
+from pathnorm.problems.reconstruction import LayerReconstruction
+
+__all__ = ["Moments", "accumulate", "features_of", "output_gain", "reconstruction", "split_coef", "stack_coef", "targets_of"]
+
+_CHUNK_BYTES = 64 * 2**20
+
+
+@dataclass(slots=True)
+class Moments:
+    """Sums over rows in float64: of features (P,), targets (D,), and their products.
+
+    ``gram`` (P, P), ``cross`` (P, D) and ``outer`` (D, D), the Gram matrix of the targets.
+    """
+
+    count: Tensor
+    features: Tensor
+    targets: Tensor
+    gram: Tensor
+    cross: Tensor
+    outer: Tensor
+
+    @classmethod
+    def zeros(cls, n_features: int, n_targets: int, device: torch.device) -> Moments:
+        """Return empty sums."""
+
+        def zero(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        p, d = n_features, n_targets
+        return cls(zero(1), zero(p), zero(d), zero(p, p), zero(p, d), zero(d, d))
+
+    def add(self, features: Tensor, targets: Tensor) -> None:
+        """Add rows: features (n, P), targets (n, D)."""
+        features, targets = features.double(), targets.double()
+        self.count += features.shape[0]
+        self.features += features.sum(0)
+        self.targets += targets.sum(0)
+        self.gram.addmm_(features.T, features)
+        self.cross.addmm_(features.T, targets)
+        self.outer.addmm_(targets.T, targets)
+
+    def sum_over_ranks(self) -> None:
+        """Add the sums of all processes, if a process group is initialised."""
+        if dist.is_available() and dist.is_initialized():
+            for tensor in (self.count, self.features, self.targets, self.gram, self.cross, self.outer):
+                dist.all_reduce(tensor)
+
+    def central(self, *, intercept: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return Gram, cross and outer, of the deviations from the mean if there is an ``intercept``."""
+        if not intercept:
+            return self.gram, self.cross, self.outer
+        n = self.count.clamp_min(1.0)
+        return (
+            self.gram - torch.outer(self.features, self.features) / n,
+            self.cross - torch.outer(self.features, self.targets) / n,
+            self.outer - torch.outer(self.targets, self.targets) / n,
+        )
+
+
+def features_of(layer: Layer, inputs: Tensor) -> Tensor:
+    """Return the rows that a layer multiplies: (n * positions, P), P = channels * kernel."""
+    if layer.geometry is None:
+        return inputs.reshape(-1, inputs.shape[-1])
+    kernel, stride, padding, dilation = layer.geometry
+    if kernel == (1, 1) and padding == (0, 0):
+        picked = inputs[:, :, :: stride[0], :: stride[1]]
+        return picked.permute(0, 2, 3, 1).reshape(-1, inputs.shape[1])
+    patches = torch.nn.functional.unfold(inputs, kernel, dilation=dilation, padding=padding, stride=stride)
+    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
+
+
+def rows_of(layer: Layer, outputs: Tensor) -> Tensor:
+    """Return a layer's outputs as rows (n * positions, D), in the order of :func:`features_of`."""
+    if layer.geometry is None:
+        return outputs.reshape(-1, outputs.shape[-1])
+    return outputs.permute(0, 2, 3, 1).reshape(-1, outputs.shape[1])
+
+
+def output_gain(consumer: Consumer, state: State) -> Tensor:
+    """Return the gain (D,) between the consumer's output and its site."""
+    if consumer.site.norm is None:
+        return torch.ones(consumer.layer.width, dtype=torch.float64, device=state[consumer.layer.weight].device)
+    return consumer.site.norm.gain(state)
+
+
+def targets_of(consumer: Consumer, sites: tuple[Tensor, Tensor], outputs: Tensor, gain: Tensor) -> Tensor:
+    """Return what ``gain * output`` has to be, as a tensor of the output's shape.
+
+    The site of the current network misses the original one by ``sites[0] - sites[1]``; the
+    consumer is the only term that can make up for it.
+    """
+    shape = [1] * outputs.ndim
+    shape[consumer.layer.channel_dim] = -1
+    return sites[0] - sites[1] + outputs * gain.to(outputs.dtype).view(shape)
+
+
+def accumulate(sums: Moments, layer: Layer, inputs: Tensor, targets: Tensor, positions: Tensor | None = None) -> None:
+    """Add one batch, in pieces whose feature matrix stays small.
+
+    Parameters
+    ----------
+    inputs : torch.Tensor
+        What the layer reads.
+    targets : torch.Tensor
+        Of the shape of the layer's output.
+    positions : torch.Tensor of int or None
+        Output positions to use (flattened rows and columns); all if None.
+    """
+    per_sample = sums.features.numel() * max(targets[0].numel() // layer.width, 1) * 8
+    step = max(1, _CHUNK_BYTES // per_sample)
+    for part, wanted in zip(inputs.split(step), targets.split(step), strict=True):
+        rows, goals = features_of(layer, part), rows_of(layer, wanted)
+        if positions is not None:
+            rows = rows.view(part.shape[0], -1, rows.shape[1])[:, positions].reshape(-1, rows.shape[1])
+            goals = goals.view(part.shape[0], -1, goals.shape[1])[:, positions].reshape(-1, goals.shape[1])
+        sums.add(rows, goals)
+
+
+def reconstruction(group: NeuronGroup, moments: Sequence[Moments], cost: Tensor) -> LayerReconstruction:
+    """Return the layer problem of a group, consumers stacked: block-diagonal Gram, neuron-major rows."""
+    grams, crosses, outers, owners = [], [], [], []
+    for consumer, sums in zip(group.consumers, moments, strict=True):
+        gram, cross, outer = (part.cpu().numpy() for part in sums.central(intercept=consumer.has_intercept))
+        grams.append(gram)
+        crosses.append(cross)
+        outers.append(outer)
+        owners.append(feature_owners(consumer).numpy())
+    order = np.argsort(np.concatenate(owners), kind="stable")
+    gram = block_diag(*grams)[np.ix_(order, order)]
+    return LayerReconstruction(
+        gram=np.ascontiguousarray(gram),
+        cross=np.ascontiguousarray(block_diag(*crosses)[order]),
+        outer=block_diag(*outers),
+        block=gram.shape[0] // group.width,
+        cost=cost.double().cpu().numpy(),
+    )
+
+
+def split_coef(group: NeuronGroup, coef: np.ndarray) -> list[Tensor]:
+    """Return the coefficients (P_j, D_j) of every consumer from the stacked, neuron-major ones."""
+    owners = [feature_owners(consumer).numpy() for consumer in group.consumers]
+    order = np.argsort(np.concatenate(owners), kind="stable")
+    plain = np.empty_like(coef)
+    plain[order] = coef
+    parts, row, col = [], 0, 0
+    for consumer, owner in zip(group.consumers, owners, strict=True):
+        parts.append(torch.from_numpy(plain[row : row + owner.size, col : col + consumer.layer.width].copy()))
+        row, col = row + owner.size, col + consumer.layer.width
+    return parts
+
+
+def stack_coef(group: NeuronGroup, parts: Sequence[Tensor]) -> np.ndarray:
+    """Invert :func:`split_coef`."""
+    owners = [feature_owners(consumer).numpy() for consumer in group.consumers]
+    order = np.argsort(np.concatenate(owners), kind="stable")
+    return block_diag(*(part.double().cpu().numpy() for part in parts))[order]
+
+
+def feature_owners(consumer: Consumer) -> Tensor:
+    """Return the neuron of every feature (P,) of a consumer, in the order of :func:`features_of`."""
+    geometry = consumer.layer.geometry
+    per_channel = 1 if geometry is None else geometry[0][0] * geometry[0][1]
+    return consumer.neurons.repeat_interleave(per_channel)

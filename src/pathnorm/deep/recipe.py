@@ -1,0 +1,185 @@
+"""Save a compressed network as weights and a recipe, and replay it on the original factory.
+
+Nothing is pickled: weights are safetensors, the recipe and the record are JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pathnorm.deep.surgery import install
+from pathnorm.errors import OutputFolderError, RecipeError
+from pathnorm.report.records import CompressionRecord
+
+__all__ = ["load", "make_recipe", "save_compression"]
+
+_FORMAT = 1
+_WEIGHTS, _RECIPE, _RECORD = "model.safetensors", "recipe.json", "record.json"
+
+
+def make_recipe(original: nn.Module, small: nn.Module) -> dict[str, Any]:
+    """Return the shapes that change and those that must match, by state key."""
+    old, new = original.state_dict(), small.state_dict()
+    return {
+        "format": _FORMAT,
+        "class": f"{type(original).__module__}.{type(original).__qualname__}",
+        "tensors": {
+            key: {"from": list(old[key].shape), "to": list(new[key].shape), "dtype": str(new[key].dtype)} for key in new
+        },
+    }
+
+
+def save_compression(
+    model: nn.Module, recipe: dict[str, Any], record: CompressionRecord, folder: Path, *, force: bool = False
+) -> Path:
+    """Write the weights, the recipe and the record into ``folder``; all or nothing.
+
+    Raises
+    ------
+    OutputFolderError
+        If ``folder`` exists and ``force`` is false, or cannot be written.
+    """
+    with new_folder(folder, force=force) as draft:
+        weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+        save_file(weights, draft / _WEIGHTS)
+        full = {**recipe, "sha256": _digest(draft / _WEIGHTS)}
+        (draft / _RECIPE).write_text(json.dumps(full, indent=1), encoding="utf-8")
+        (draft / _RECORD).write_text(record.to_json(), encoding="utf-8")
+    return folder
+
+
+class new_folder:
+    """Build a folder beside its final place and move it there only when everything was written.
+
+    Parameters
+    ----------
+    folder : Path
+    force : bool
+        Replace an existing folder.
+
+    Raises
+    ------
+    OutputFolderError
+        If the folder exists and ``force`` is false, or a file cannot be written (e.g. a full disk).
+    """
+
+    def __init__(self, folder: Path, *, force: bool = False) -> None:
+        self._folder, self._force = folder, force
+        self._draft: Path | None = None
+
+    def __enter__(self) -> Path:
+        if self._folder.exists() and not self._force:
+            raise OutputFolderError(
+                f"The output folder must not exist. {self._folder} does. Choose another one, or pass force=True (--force)."
+            )
+        if self._folder.exists() and not self._folder.is_dir():
+            raise OutputFolderError(f"The output must be a folder. {self._folder} is a file. Choose another name.")
+        try:
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            self._draft = Path(tempfile.mkdtemp(prefix=f".{self._folder.name}-", dir=self._folder.parent))
+        except OSError as error:
+            raise OutputFolderError(f"The output folder must be writable. {self._folder}: {error}.") from error
+        return self._draft
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        draft = self._draft
+        if draft is None:
+            return
+        try:
+            if error is None:
+                draft.chmod(0o755)
+                if self._folder.exists():
+                    shutil.rmtree(self._folder)
+                os.replace(draft, self._folder)
+        except OSError as failure:
+            raise OutputFolderError(f"The output folder must be writable. {self._folder}: {failure}.") from failure
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, (OSError, SafetensorError)) and not isinstance(error, OutputFolderError):
+            raise OutputFolderError(
+                f"The output must be written completely. Writing {self._folder} failed: {error}. "
+                "Nothing was left behind; free some space or choose another place."
+            ) from error
+
+
+def load(factory: Callable[[], nn.Module], folder: str | Path) -> nn.Module:
+    """Return the saved network, built by replaying the recipe on ``factory()``.
+
+    Raises
+    ------
+    RecipeError
+        If a file is missing or corrupt, or the factory's model does not have the recorded shapes.
+    """
+    folder = Path(folder)
+    recipe = _read_recipe(folder)
+    model = factory()
+    if not isinstance(model, nn.Module):
+        raise RecipeError(f"The factory must return a torch.nn.Module. It returned {type(model).__name__}.")
+    state = model.state_dict()
+    planned = recipe["tensors"]
+    missing, extra = sorted(set(planned) - set(state)), sorted(set(state) - set(planned))
+    if missing or extra:
+        raise RecipeError(
+            f"The factory must build the network that was compressed ({recipe['class']}). Missing there: "
+            f"{missing[:3] or 'none'}; not in the recipe: {extra[:3] or 'none'}. Use the original factory."
+        )
+    for key, plan in planned.items():
+        if list(state[key].shape) != plan["from"]:
+            raise RecipeError(
+                f"The factory must build the network that was compressed. {key} should have shape {plan['from']}, "
+                f"it has {list(state[key].shape)}. Use the original factory and arguments."
+            )
+    weights = _read_weights(folder, recipe)
+    install(model, weights)
+    return model.eval()
+
+
+def _read_recipe(folder: Path) -> dict[str, Any]:
+    try:
+        recipe = json.loads((folder / _RECIPE).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"The folder must hold {_RECIPE}. {folder} does not. Give a folder written by save.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RecipeError(f"{folder / _RECIPE} must be a JSON recipe. It cannot be read: {error}.") from error
+    if not isinstance(recipe, dict) or recipe.get("format") != _FORMAT:
+        found = recipe.get("format") if isinstance(recipe, dict) else type(recipe).__name__
+        raise RecipeError(f"The recipe must have format {_FORMAT}. Got {found!r}. Save it again with this version.")
+    tensors = recipe.get("tensors")
+    if not isinstance(tensors, dict) or not all(
+        isinstance(plan, dict) and {"from", "to", "dtype"} <= set(plan) for plan in tensors.values()
+    ):
+        raise RecipeError("The recipe must list every tensor with its shapes. It does not: the file is damaged.")
+    return recipe
+
+
+def _read_weights(folder: Path, recipe: dict[str, Any]) -> dict[str, torch.Tensor]:
+    path = folder / _WEIGHTS
+    try:
+        digest = _digest(path)
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{path} must be a safetensors file. It cannot be read: {error}.") from error
+    if digest != recipe.get("sha256"):
+        raise RecipeError(f"{path} must be the file the recipe was saved with. Its SHA-256 differs: it was changed.")
+    for key, plan in recipe["tensors"].items():
+        tensor = weights.get(key)
+        if tensor is None or list(tensor.shape) != plan["to"] or str(tensor.dtype) != plan["dtype"]:
+            got = "nothing" if tensor is None else f"{list(tensor.shape)} {tensor.dtype}"
+            raise RecipeError(f"{path} must hold {key} as {plan['to']} {plan['dtype']}. It holds {got}.")
+    return {key: weights[key] for key in recipe["tensors"]}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

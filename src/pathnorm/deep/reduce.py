@@ -1,0 +1,239 @@
+"""Bring every neuron group to its width, layer after layer, in the original network's coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from pathnorm.deep.data import Batches
+from pathnorm.deep.graph import ModelGraph, State
+from pathnorm.deep.groups import Consumer, NeuronGroup, Neurons
+from pathnorm.deep.moments import output_gain
+from pathnorm.deep.replay import Replay
+from pathnorm.deep.selectors import Scores, rank_neurons
+from pathnorm.deep.sensitivity import output_curves
+from pathnorm.deep.sequential import (
+    collect,
+    heldout_error,
+    layer_state,
+    write_consumer,
+    write_group,
+    written_coef,
+)
+from pathnorm.problems.reconstruction import LayerReconstruction, Refit
+from pathnorm.solvers.elimination import backward_elimination
+from pathnorm.solvers.ranking import Ranking
+
+__all__ = ["LayerFacts", "Progress", "Reduction", "Setup", "predicted_curves", "reduce_network"]
+
+Array = NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything a reduction works on.
+
+    Attributes
+    ----------
+    state : dict
+        The original network.
+    start : dict
+        The same function after the lossless stage; removed neurons have zero output weights.
+    alive : dict
+        Group name -> neurons that the lossless stage left.
+    max_positions : int or None
+        Output positions of a convolution used per batch, drawn anew for each batch.
+    path_norm_cap : float
+        Largest path norm of a refitted layer, relative to the layer's own.
+    """
+
+    graph: ModelGraph
+    neurons: Neurons
+    state: dict[str, Tensor]
+    start: dict[str, Tensor]
+    alive: dict[str, Tensor]
+    calibration: Batches
+    heldout: Batches
+    selector: str | Scores
+    max_positions: int | None
+    path_norm_cap: float
+    ridge: float
+    repair: bool
+    cache_bytes: int
+    seed: int
+    progress: Progress
+
+    def alive_indices(self, group: NeuronGroup) -> NDArray[np.intp]:
+        """Return the neurons that the lossless stage left."""
+        return self.alive[group.name].cpu().numpy().astype(np.intp)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """What happened to one group: its problem over the neurons alive, the ranking, the refit.
+
+    ``coef_before`` are the output weights in the given network, all neurons.
+    """
+
+    group: NeuronGroup
+    problem: LayerReconstruction
+    alive: NDArray[np.intp]
+    ranking: Ranking
+    refit: Refit
+    coef_before: Array
+    cost: Array
+    error_heldout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """A state in the original shapes, the neurons kept per group, and the facts per group."""
+
+    state: dict[str, Tensor]
+    keep: dict[str, Tensor]
+    layers: tuple[LayerFacts, ...] = field(repr=False)
+
+
+def predicted_curves(setup: Setup, *, limit_bytes: int, probe_batches: int) -> list[Array]:
+    """Return the predicted squared output error of every group as a function of its width.
+
+    One pass over the data per set of groups whose moments fit into ``limit_bytes``.
+    """
+    curves: list[Array] = []
+    groups = setup.neurons.groups
+    probes = setup.calibration.first(probe_batches)
+    done = 0
+    for part in _parts(groups, setup.state, limit_bytes):
+        setup.progress("measuring layers", done, len(groups))
+        replay = Replay(setup.graph, setup.start, setup.calibration, cache_bytes=0)
+        consumers = [consumer for group in part for consumer in group.consumers]
+        sums = collect(
+            replay, setup.start, setup.start, consumers, max_positions=setup.max_positions, seed=setup.seed
+        )
+        layers, rankings, at = [], [], 0
+        for group in part:
+            layer = layer_state(group, sums[at : at + len(group.consumers)], setup.start)
+            at += len(group.consumers)
+            layer = layer.restrict(setup.alive_indices(group))
+            layers.append(layer)
+            rankings.append(backward_elimination(layer.problem))
+        curves += output_curves(setup.graph, setup.start, layers, rankings, probes)
+        done += len(part)
+    setup.progress("measuring layers", done, done)
+    return curves
+
+
+def reduce_network(setup: Setup, widths: Mapping[str, int]) -> Reduction:
+    """Bring every group to its width; layers that read changed channels are refitted on the way.
+
+    Parameters
+    ----------
+    widths : mapping
+        Group name -> neurons to keep, at most the number alive.
+    """
+    graph, current = setup.graph, dict(setup.start)
+    replay = Replay(graph, setup.state, setup.calibration, cache_bytes=setup.cache_bytes)
+    check = Replay(graph, setup.state, setup.heldout, cache_bytes=setup.cache_bytes // 4)
+    events: list[tuple[int, NeuronGroup | Consumer]] = [
+        (_first(graph, group.consumers), group) for group in setup.neurons.groups
+    ]
+    if setup.repair:
+        events += [(_first(graph, [reader]), reader) for reader in _worth_repairing(setup, widths)]
+    keep: dict[str, Tensor] = {}
+    facts: list[LayerFacts] = []
+    events.sort(key=lambda event: event[0])
+    for count, (_, item) in enumerate(events):
+        setup.progress("compressing", count, len(events))
+        if isinstance(item, NeuronGroup):
+            fact = _reduce_group(setup, replay, check, (item, widths[item.name]), current)
+            keep[item.name] = torch.from_numpy(fact.alive[fact.refit.keep])
+            facts.append(fact)
+        else:
+            _repair(setup, replay, item, current)
+    setup.progress("compressing", len(events), len(events))
+    return Reduction(current, keep, tuple(facts))
+
+
+def _reduce_group(
+    setup: Setup, replay: Replay, check: Replay, target: tuple[NeuronGroup, int], current: dict[str, Tensor]
+) -> LayerFacts:
+    """Select, refit and write one group into ``current``."""
+    group, width = target
+    sums = collect(
+        replay, current, setup.state, group.consumers, max_positions=setup.max_positions, seed=setup.seed
+    )
+    full = layer_state(group, sums, setup.state)
+    alive = setup.alive_indices(group)
+    layer = full.restrict(alive)
+    before = written_coef(group, setup.state, setup.state)
+    cap = setup.path_norm_cap * full.problem.path_norm(before)
+    ranking = rank_neurons(layer.problem, setup.selector)
+    refit = layer.problem.refit(ranking.order[:width], ridge=setup.ridge, cap=cap)
+    write_group(layer, refit.coef, current, setup.state)
+    return LayerFacts(
+        group=group,
+        problem=layer.problem,
+        alive=alive,
+        ranking=ranking,
+        refit=refit,
+        coef_before=before,
+        cost=full.problem.cost,
+        error_heldout=heldout_error(check, current, setup.state, group),
+    )
+
+
+def _repair(setup: Setup, replay: Replay, reader: Consumer, current: dict[str, Tensor]) -> None:
+    """Refit a layer that is not pruned but reads changed channels, close to its own weights.
+
+    Minimises ``1/2 ||Psi - Phi V||^2 + rho/2 ||V - V_0||^2`` with V_0 the weights it has.
+    """
+    (sums,) = collect(replay, current, setup.state, [reader], max_positions=setup.max_positions, seed=setup.seed)
+    gram, cross, _ = sums.central(intercept=reader.has_intercept)
+    gain = output_gain(reader, setup.state)
+    own = (current[reader.layer.weight].double().flatten(1) * gain[:, None]).T
+    scale = float(gram.diagonal().mean())
+    if not scale > 0.0:
+        return
+    system = gram + 1e-4 * scale * torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+    step = torch.linalg.solve(system, cross - gram @ own)
+    write_consumer(reader, own + step, sums, current, setup.state)
+
+
+def _worth_repairing(setup: Setup, widths: Mapping[str, int]) -> list[Consumer]:
+    """Return the readers behind the first consumer that changes."""
+    changed = [
+        _first(setup.graph, group.consumers)
+        for group in setup.neurons.groups
+        if widths[group.name] < setup.alive[group.name].numel()
+    ]
+    if not changed:
+        return []
+    dirty: set[fx.Node] = set()
+    for node in setup.graph.nodes[min(changed) :]:
+        if setup.graph.index(node) in changed or any(source in dirty for source in node.all_input_nodes):
+            dirty.add(node)
+    return [reader for reader in setup.neurons.readers if reader.layer.source in dirty]
+
+
+def _first(graph: ModelGraph, consumers: Sequence[Consumer]) -> int:
+    return min(graph.index(consumer.layer.node) for consumer in consumers)
+
+
+def _parts(groups: Sequence[NeuronGroup], state: State, limit_bytes: int) -> list[list[NeuronGroup]]:
+    """Split the groups so that the Gram matrices of a part fit into ``limit_bytes``."""
+    parts: list[list[NeuronGroup]] = [[]]
+    spent = 0
+    for group in groups:
+        need = sum(8 * state[consumer.layer.weight][0].numel() ** 2 for consumer in group.consumers)
+        if parts[-1] and spent + need > limit_bytes:
+            parts.append([])
+            spent = 0
+        parts[-1].append(group)
+        spent += need
+    return parts

@@ -1,0 +1,212 @@
+"""Layer after layer: features of the compressed prefix, outputs of the original network.
+
+Every layer solves the reconstruction problem of its own moments, so an error made early is
+corrected by the layers behind it instead of being carried along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pathnorm.deep.graph import ModelGraph, State
+from pathnorm.deep.groups import Consumer, NeuronGroup
+from pathnorm.deep.moments import (
+    Moments,
+    accumulate,
+    output_gain,
+    reconstruction,
+    split_coef,
+    stack_coef,
+    targets_of,
+)
+from pathnorm.deep.replay import Replay
+from pathnorm.errors import DataError
+from pathnorm.problems.reconstruction import LayerReconstruction
+
+__all__ = [
+    "LayerState",
+    "collect",
+    "heldout_error",
+    "input_norms",
+    "layer_state",
+    "write_consumer",
+    "write_group",
+    "written_coef",
+]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """Moments of every consumer of a group, and the problem they define over the neurons ``alive``."""
+
+    group: NeuronGroup
+    moments: tuple[Moments, ...]
+    problem: LayerReconstruction
+    alive: NDArray[np.intp]
+
+    def restrict(self, alive: NDArray[np.intp]) -> LayerState:
+        """Return the same layer over some of its neurons."""
+        return LayerState(self.group, self.moments, self.problem.restrict(alive), self.alive[alive])
+
+    def widen(self, coef: Array) -> Array:
+        """Return the coefficients of all neurons of the group, zero for those that are not alive."""
+        block = self.problem.block
+        full = np.zeros((self.group.width, block, coef.shape[1]))
+        full[self.alive] = coef.reshape(self.alive.size, block, -1)
+        return full.reshape(-1, coef.shape[1])
+
+
+def collect(
+    replay: Replay, current: State, original: State, targets: Sequence[Consumer], *, max_positions: int | None, seed: int
+) -> tuple[Moments, ...]:
+    """Return the moments of ``targets`` (consumers of one group), one streaming pass."""
+    graph = replay.graph
+    cut = min(graph.index(consumer.layer.node) for consumer in targets)
+    stop = max(graph.index(consumer.site.node) for consumer in targets) + 1
+    keep = {node for c in targets for node in (c.layer.source, c.layer.node, c.site.node)}
+    gains = [output_gain(consumer, original) for consumer in targets]
+    generator = torch.Generator().manual_seed(seed)
+    sums: list[Moments] = []
+    for before, after in replay.sweep(current, cut=cut, stop=stop, keep=keep):
+        for index, consumer in enumerate(targets):
+            layer = consumer.layer
+            inputs, outputs = after[layer.source], after[layer.node]
+            wanted = targets_of(consumer, (before[consumer.site.node], after[consumer.site.node]), outputs, gains[index])
+            if index == len(sums):
+                n_features = int(original[layer.weight][0].numel())
+                sums.append(Moments.zeros(n_features, layer.width, inputs.device))
+            accumulate(sums[index], layer, inputs, wanted, _positions(outputs, layer.geometry, max_positions, generator))
+    for consumer, total in zip(targets, sums, strict=True):
+        total.sum_over_ranks()
+        _require_usable(consumer, total)
+    return tuple(sums)
+
+
+def layer_state(group: NeuronGroup, moments: tuple[Moments, ...], original: State) -> LayerState:
+    """Return the layer problem of a group, weighted by the norms of its input weights."""
+    problem = reconstruction(group, moments, input_norms(group, original))
+    return LayerState(group, moments, problem, np.arange(group.width))
+
+
+def input_norms(group: NeuronGroup, state: State) -> Tensor:
+    """Return ``c_k``, shape (K,): norm of the row with its bias, or of (gamma, beta) behind a BatchNorm.
+
+    A BatchNorm makes the kernel scale-free, so its gain and offset are the neuron's input weights.
+    Neurons with (nearly) no input weight get ``1e-6`` of the largest norm, so that weights stay positive.
+    """
+    if group.norm is None:
+        squared = state[group.producer.weight].double().flatten(1).square().sum(1)
+        offset = group.producer.bias
+    else:
+        ones = torch.ones(group.width, dtype=torch.float64)
+        squared = ones if group.norm.weight is None else state[group.norm.weight].double().square()
+        offset = group.norm.bias
+    if offset is not None:
+        squared = squared + state[offset].double().square()
+    norms = squared.sqrt()
+    largest = float(norms.max())
+    return norms.clamp_min(1e-6 * largest if largest > 0.0 else 1.0)
+
+
+def written_coef(group: NeuronGroup, state: State, original: State) -> Array:
+    """Return the output weights V of a state, stacked and neuron-major, times the gain behind each consumer."""
+    parts = []
+    for consumer in group.consumers:
+        gain = output_gain(consumer, original)
+        parts.append((state[consumer.layer.weight].double().flatten(1) * gain[:, None]).T)
+    return stack_coef(group, parts)
+
+
+def write_group(layer: LayerState, coef: Array, current: dict[str, Tensor], original: State) -> None:
+    """Write refitted output weights of the neurons alive into ``current`` (entries are replaced)."""
+    parts = split_coef(layer.group, layer.widen(coef))
+    for consumer, part, sums in zip(layer.group.consumers, parts, layer.moments, strict=True):
+        write_consumer(consumer, part, sums, current, original)
+
+
+def write_consumer(
+    consumer: Consumer, coef: Tensor, sums: Moments, current: dict[str, Tensor], original: State
+) -> None:
+    """Write ``coef`` (P, D), in units of the site, and the intercept that goes with it.
+
+    Outputs whose gain is zero do not reach the site; their weights become zero.
+    """
+    layer, gain = consumer.layer, output_gain(consumer, original)
+    dead = gain.abs() <= 1e-12 * gain.abs().max()
+    inverse = torch.where(dead, torch.zeros_like(gain), 1.0 / torch.where(dead, torch.ones_like(gain), gain))
+    old = original[layer.weight]
+    coef = coef.to(gain.device)
+    current[layer.weight] = (coef * inverse).T.reshape(old.shape).to(old.dtype)
+    if not consumer.has_intercept:
+        return
+    count = sums.count.clamp_min(1.0)
+    intercept = (sums.targets / count - coef.T @ (sums.features / count)) * inverse
+    if layer.bias is not None:
+        current[layer.bias] = intercept.to(old.dtype)
+    elif consumer.site.norm is not None:
+        mean = current[consumer.site.norm.mean]
+        current[consumer.site.norm.mean] = (mean.double() - intercept).to(mean.dtype)
+
+
+def heldout_error(replay: Replay, current: State, original: State, group: NeuronGroup) -> float:
+    """Return the relative error of a group's outputs on the batches of ``replay``, consumers stacked."""
+    graph = replay.graph
+    cut = min(graph.index(consumer.layer.node) for consumer in group.consumers)
+    stop = max(graph.index(consumer.site.node) for consumer in group.consumers) + 1
+    keep = {node for c in group.consumers for node in (c.layer.node, c.site.node)}
+    gains = [output_gain(consumer, original) for consumer in group.consumers]
+    missed = 0.0
+    first: list[Tensor | None] = [None] * len(gains)
+    second = [0.0] * len(gains)
+    rows = [0] * len(gains)
+    for before, after in replay.sweep(current, cut=cut, stop=stop, keep=keep):
+        for index, consumer in enumerate(group.consumers):
+            sites = (before[consumer.site.node], after[consumer.site.node])
+            wanted = targets_of(consumer, sites, after[consumer.layer.node], gains[index]).double()
+            missed += float((sites[0] - sites[1]).double().square().sum())
+            dims = [dim for dim in range(wanted.ndim) if dim != consumer.layer.channel_dim % wanted.ndim]
+            total = wanted.sum(dims)
+            first[index] = total if first[index] is None else first[index] + total
+            second[index] += float(wanted.square().sum())
+            rows[index] += wanted.numel() // wanted.shape[consumer.layer.channel_dim]
+    energy = 0.0
+    for index, consumer in enumerate(group.consumers):
+        total = first[index]
+        mean = float(total.square().sum()) / max(rows[index], 1) if consumer.has_intercept and total is not None else 0.0
+        energy += second[index] - mean
+    return float(np.sqrt(missed / energy)) if energy > 0.0 else 0.0
+
+
+def _positions(
+    outputs: Tensor, geometry: object, limit: int | None, generator: torch.Generator
+) -> Tensor | None:
+    """Draw the output positions to use for a batch."""
+    if geometry is None or limit is None:
+        return None
+    total = outputs.shape[2] * outputs.shape[3]
+    return None if total <= limit else torch.randperm(total, generator=generator)[:limit].to(outputs.device)
+
+
+def _require_usable(consumer: Consumer, sums: Moments) -> None:
+    """Refuse moments that are not finite, or come from fewer rows than there are features."""
+    name = consumer.layer.name
+    if not all(bool(torch.isfinite(part).all()) for part in (sums.gram, sums.cross, sums.outer)):
+        raise DataError(
+            f"Activations must be finite. The input or output of {name} holds NaN or Inf on the calibration data. "
+            "Check the data's scaling and the network's weights."
+        )
+    needed, rows = sums.features.numel() + 1, int(sums.count)
+    if rows < needed:
+        raise DataError(
+            f"The moments of {name} have {sums.features.numel()} features and need at least {needed} rows (samples x "
+            f"positions) to have full rank. The calibration data gives {rows}: multiply the number of samples by "
+            f"{-(-needed // max(rows, 1))} or list the layer's producer in skip."
+        )

@@ -1,0 +1,91 @@
+"""Cut neurons out of a module: slice its tensors, then correct the attributes that state widths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pathnorm.deep.graph import State, clean_copy
+from pathnorm.deep.groups import NeuronGroup
+
+__all__ = ["cut", "install", "sliced_state", "width_attributes"]
+
+_M = TypeVar("_M", bound=nn.Module)
+
+# What a module calls the size of dimension 0 and 1 of its weight.
+_WIDTHS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
+    (nn.Linear, ("out_features", "in_features")),
+    (nn.modules.conv._ConvNd, ("out_channels", "in_channels")),
+    (nn.modules.batchnorm._BatchNorm, ("num_features",)),
+)
+
+
+def sliced_state(state: State, groups: Sequence[NeuronGroup], keep: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state in which every group holds only the neurons ``keep[group.name]`` (sorted indices)."""
+    small = dict(state)
+    for group in groups:
+        kept = keep.get(group.name)
+        if kept is None:
+            continue
+        for key in _row_keys(group):
+            small[key] = small[key].index_select(0, kept.to(small[key].device))
+        for consumer in group.consumers:
+            columns = torch.isin(consumer.neurons, kept).nonzero().flatten()
+            weight = small[consumer.layer.weight]
+            small[consumer.layer.weight] = weight.index_select(1, columns.to(weight.device))
+    return small
+
+
+def cut(model: _M, state: State, groups: Sequence[NeuronGroup], keep: Mapping[str, Tensor]) -> _M:
+    """Return a smaller copy of ``model`` with the values of ``state``; ``model`` is not touched.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    state : mapping
+        Tensors of the original shapes, e.g. with refitted consumers.
+    keep : mapping
+        Group name -> sorted indices of the neurons to keep.
+    """
+    twin = clean_copy(model)
+    install(twin, sliced_state(state, groups, keep))
+    return twin
+
+
+def install(model: nn.Module, state: State) -> None:
+    """Write ``state`` into ``model``, replacing tensors whose shape differs and correcting width attributes.
+
+    Tensors keep their class, ``requires_grad`` and dtype.
+    """
+    for key, value in state.items():
+        path, _, name = key.rpartition(".")
+        module = model.get_submodule(path)
+        old = getattr(module, name)
+        fresh = value.detach().to(device=old.device, dtype=old.dtype).clone()
+        if isinstance(old, nn.Parameter):
+            setattr(module, name, nn.Parameter(fresh, requires_grad=old.requires_grad))
+        else:
+            setattr(module, name, fresh)
+    for module in model.modules():
+        for attribute, size in width_attributes(module).items():
+            setattr(module, attribute, size)
+
+
+def width_attributes(module: nn.Module) -> dict[str, int]:
+    """Return the attributes that state the widths of ``module`` with the values its tensors imply."""
+    for kind, names in _WIDTHS:
+        tensor = getattr(module, "weight", None)
+        if tensor is None:
+            tensor = getattr(module, "running_mean", None)
+        if isinstance(module, kind) and isinstance(tensor, Tensor) and not getattr(module, "transposed", False):
+            factors = (1, getattr(module, "groups", 1))
+            return {name: tensor.shape[dim] * factors[dim] for dim, name in enumerate(names)}
+    return {}
+
+
+def _row_keys(group: NeuronGroup) -> list[str]:
+    keys = [group.producer.weight, group.producer.bias, *(group.norm.keys if group.norm else ())]
+    return [key for key in keys if key is not None]

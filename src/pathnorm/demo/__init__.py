@@ -1,0 +1,1 @@
+"""The embedded demonstration: handwritten digits, three small networks, one command."""

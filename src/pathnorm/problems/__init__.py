@@ -1,0 +1,6 @@
+"""What is minimised: objectives that know their dual and their certificate, but no algorithm."""
+
+from pathnorm.problems.certificate import Certificate, Scope
+from pathnorm.problems.multitask_lasso import MultitaskLasso
+
+__all__ = ["Certificate", "MultitaskLasso", "Scope"]
