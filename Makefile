@@ -40,8 +40,11 @@ $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
 	@touch $@
 
+# One benchmark, `make bench BENCH=digits`, or every one that benchmarks/ has.
+BENCH ?= $(filter-out _%,$(basename $(notdir $(wildcard benchmarks/*.py))))
+
 bench: $(BENCH_STAMP)
-	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+	set -e; for name in $(BENCH); do $(BIN)/python -m benchmarks.$$name $(BENCH_ARGS); done
 
 clean:
 	rm -rf $(VENV) build dist pathnorm-demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -21,8 +21,7 @@ def data_root() -> Path:
     root = Path(os.environ.get("PATHNORM_DATA") or ROOT.parent / "shared" / "data")
     if not root.is_dir():
         raise FileNotFoundError(
-            f"The benchmark data must lie in a folder. {root} is none. "
-            "Set PATHNORM_DATA to the folder that holds it."
+            f"The benchmark data must lie in a folder. {root} is none. Set PATHNORM_DATA to the folder that holds it."
         )
     return root
 

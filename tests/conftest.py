@@ -41,9 +41,7 @@ def _group(index: int, *, width: int, theorem: bool) -> GroupRecord:
 
 @pytest.fixture
 def make_record() -> Callable[..., CompressionRecord]:
-    def make(
-        n_groups: int = 5, *, labels: bool = True, frontiers: bool = True, **changes: object
-    ) -> CompressionRecord:
+    def make(n_groups: int = 5, *, labels: bool = True, frontiers: bool = True, **changes: object) -> CompressionRecord:
         groups = tuple(_group(i, width=32 * (1 + i % 3), theorem=i % 4 == 1) for i in range(n_groups))
         steps = tuple(range(1, 33))
         fields: dict[str, object] = {
@@ -111,6 +109,5 @@ def points() -> list[ComparisonPoint]:
         ("magnitude + BN", "params 0.1", 11_300, 260_000, 0.32, None),
     ]
     return [
-        ComparisonPoint(method=m, budget=b, params=p, macs=c, accuracy=a, output_error=e)
-        for m, b, p, c, a, e in rows
+        ComparisonPoint(method=m, budget=b, params=p, macs=c, accuracy=a, output_error=e) for m, b, p, c, a, e in rows
     ]

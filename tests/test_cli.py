@@ -89,9 +89,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(job, capsys):
 
 
 def test_the_options_reach_the_library(job):
-    options = (
-        "--macs 0.25 --selector lasso --skip a b --skip c --round-to 8 --seed 3 --batch-size 16 --samples 5"
-    )
+    options = "--macs 0.25 --selector lasso --skip a b --skip c --round-to 8 --seed 3 --batch-size 16 --samples 5"
     labels = ["--labels", str(job.folder / "y.npy")]
     assert cli.main([*job.argv, *options.split(), *labels]) == 0
     model, data, passed = job.calls[0]
@@ -189,9 +187,7 @@ def test_a_full_disk_leaves_nothing(job, capsys, make_record):
     job.answer = lambda: FakeCompression(make_record(1), fail_onnx=True)
     assert cli.main([*job.argv, "--params", "0.5", "--onnx"]) == 1
     assert "No space left" in capsys.readouterr().err
-    assert {p.name for p in job.folder.iterdir()} == {"models.py", "w.pt", "x.npy", "y.npy"} | _caches(
-        job.folder
-    )
+    assert {p.name for p in job.folder.iterdir()} == {"models.py", "w.pt", "x.npy", "y.npy"} | _caches(job.folder)
 
 
 def _caches(folder):

@@ -32,9 +32,7 @@ def test_importing_loads_no_heavy_package(statement):
 
 @pytest.mark.parametrize("folder", ["problems", "solvers"])
 def test_the_core_loads_no_torch(folder):
-    done = _python(
-        f"import pathnorm, sys\npathnorm.{folder}\nprint([m for m in {HEAVY!r} if m in sys.modules])"
-    )
+    done = _python(f"import pathnorm, sys\npathnorm.{folder}\nprint([m for m in {HEAVY!r} if m in sys.modules])")
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 

@@ -249,16 +249,12 @@ def _add_compress(verbs: Any) -> None:
     )
     budget = parser.add_argument_group("budget (one of)").add_mutually_exclusive_group(required=True)
     budget.add_argument("--params", metavar="R", type=_share, help="keep this share of the parameters: 0.5")
-    budget.add_argument(
-        "--macs", metavar="R", type=_share, help="keep this share of the multiply-accumulates"
-    )
+    budget.add_argument("--macs", metavar="R", type=_share, help="keep this share of the multiply-accumulates")
     budget.add_argument("--error", metavar="E", type=_positive, help="relative output error to stay below")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write")
     parser.add_argument("--labels", metavar="L", help=".npy or .npz array of labels, for the report only")
     parser.add_argument("--selector", choices=SELECTORS, default="backward", help="how neurons are chosen")
-    parser.add_argument(
-        "--skip", metavar="NAME", nargs="+", action="extend", default=[], help="layers to leave alone"
-    )
+    parser.add_argument("--skip", metavar="NAME", nargs="+", action="extend", default=[], help="layers to leave alone")
     parser.add_argument("--round-to", metavar="N", type=_count, default=1, help="widths are multiples of N")
     parser.add_argument("--samples", metavar="N", type=_count, help="use the first N samples only")
     parser.add_argument("--batch-size", metavar="B", type=_count, default=128)

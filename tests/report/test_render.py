@@ -62,6 +62,23 @@ def test_layers_left_alone_are_grouped_by_reason(make_record):
     assert "stem [16], stages.0.blocks.0.conv2 [16]: read by a residual stream" in text
 
 
+def test_many_different_reasons_do_not_flood_the_terminal(make_record):
+    record = make_record(55)
+    groups = tuple(
+        dataclasses.replace(group, theorem_applies=False, theorem_reason=f"bn{index} stands in between")
+        for index, group in enumerate(record.groups)
+    )
+    text = text_table(dataclasses.replace(record, groups=groups))
+    assert "bn7 stands" in text
+    assert "bn8 stands" not in text
+    assert "47 layers more" in text
+
+
+def test_the_interval_of_a_change_of_accuracy_is_in_points(make_record):
+    assert "95 %: -0.8 to +0.4 points" in text_table(make_record())
+    assert "95 %: 0.0 to 0.0 points" in text_table(make_record(accuracy_change_interval=(-0.0, 1e-9)))
+
+
 def test_numbers_that_are_not_finite_are_shown_as_missing(make_record):
     record = make_record(1)
     group = dataclasses.replace(record.groups[0], gap=float("nan"), path_norm_lower_bound=float("inf"))

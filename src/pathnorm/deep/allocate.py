@@ -62,9 +62,9 @@ def allocate(
         index = _cheapest_removal(hulls, ladders, rung, cost.marginal(widths))
         rung[index] -= 1
         widths[index] = ladders[index][rung[index]]
-    while (index := _best_addition(hulls, ladders, rung, (cost, widths, budget))) is not None:
-        rung[index] += 1
-        widths[index] = ladders[index][rung[index]]
+    while (added := _best_addition(hulls, ladders, rung, (cost, widths, budget))) is not None:
+        rung[added] += 1
+        widths[added] = ladders[added][rung[added]]
     return widths
 
 

@@ -14,6 +14,7 @@ from pathnorm.deep.allocate import allocate, allocate_error
 from pathnorm.deep.cost import Cost
 from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State
+from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.deep.reduce import Reduction, Setup, predicted_curves, reduce_network
 
 __all__ = ["meet_budget"]
@@ -56,7 +57,9 @@ def meet_budget(
     return reduce_network(setup, _named(setup, chosen))
 
 
-def _meet_error(setup: Setup, curves: list[NDArray[np.float64]], error: float, *, cost: Cost, round_to: int) -> Reduction:
+def _meet_error(
+    setup: Setup, curves: list[NDArray[np.float64]], error: float, *, cost: Cost, round_to: int
+) -> Reduction:
     """Tighten or loosen the predicted error until the measured one just stays below ``error``.
 
     The prediction adds squared errors of single layers, which ignores that later layers
@@ -74,7 +77,7 @@ def _meet_error(setup: Setup, curves: list[NDArray[np.float64]], error: float, *
             accepted, low = reduction, target
         else:
             high = target
-        if measured <= error and (measured > 0.95 * error or measured == 0.0 and target > 1.0):
+        if measured <= error and (measured > 0.95 * error or (measured == 0.0 and target > 1.0)):
             break
         guess = target * error / max(measured, 1e-3 * error)
         target = min(max(guess, 1.02 * low), 0.98 * high) if np.isfinite(high) else max(guess, 1.02 * low)
@@ -85,18 +88,18 @@ def _meet_error(setup: Setup, curves: list[NDArray[np.float64]], error: float, *
 
 def _output_error(graph: ModelGraph, original: State, current: State, batches: Batches) -> float:
     """Return ``||f - f_new||_F / ||f - mean f||_F``, one pass."""
-    missed = second = 0.0
-    first: Tensor | None = None
-    count = 0
+    sums = torch.zeros(3, dtype=torch.float64)  # missed energy, energy, samples
+    mean: list[Tensor] = []
     with torch.no_grad():
         for batch in batches:
             before = graph.outputs(original, batch).double()
-            missed += float((graph.outputs(current, batch).double() - before).square().sum())
-            first = before.sum(0) if first is None else first + before.sum(0)
-            second += float(before.square().sum())
-            count += before.shape[0]
-    energy = second - (float(first.square().sum()) / count if first is not None else 0.0)
-    return float(np.sqrt(missed / max(energy, 1e-300)))
+            missed = (graph.outputs(current, batch).double() - before).square().sum()
+            sums += torch.stack([missed, before.square().sum(), missed.new_tensor(before.shape[0])]).cpu()
+            mean.append(before.sum(0).cpu())
+    total = torch.stack(mean).sum(0)
+    sum_over_ranks(sums, total)
+    energy = sums[1] - total.square().sum() / sums[2]
+    return float(torch.sqrt(sums[0] / energy.clamp_min(1e-300)))
 
 
 def _given_widths(setup: Setup, widths: float | Mapping[str, int], round_to: int) -> dict[str, int]:
@@ -106,7 +109,7 @@ def _given_widths(setup: Setup, widths: float | Mapping[str, int], round_to: int
         wrong = sorted(name for name, width in widths.items() if name in groups and not 1 <= width <= groups[name])
         if unknown or wrong:
             raise ValueError(
-                f"widths must map neuron groups to between 1 and their number of neurons. Unknown: {unknown or 'none'}; "
+                f"widths must map groups to between 1 and their number of neurons. Unknown: {unknown or 'none'}; "
                 f"out of range: {wrong or 'none'}. The groups are: {groups}."
             )
         asked = {**groups, **widths}

@@ -136,9 +136,7 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     budget = _budget(params=params, macs=macs, error=error, widths=widths)
     _check_arguments(selector=selector, heldout=heldout, round_to=round_to, path_norm_cap=path_norm_cap)
     device = _device(model)
-    calibration, held = split_batches(
-        data, labels, heldout=heldout, batch_size=batch_size, seed=seed, device=device
-    )
+    calibration, held = split_batches(data, labels, heldout=heldout, batch_size=batch_size, seed=seed, device=device)
     example = _example(calibration)
     graph = trace(model, example)
     state = state_of(clean_copy(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,8 +37,8 @@ class Cost:
         """Return the cost of one neuron of each group, the other widths fixed."""
         k = np.append(np.asarray(widths, dtype=np.float64), 1.0)
         size = k.size
-        slope = np.bincount(self.rows, self.factor * k[self.cols], minlength=size)
-        slope += np.bincount(self.cols, self.factor * k[self.rows], minlength=size)
+        slope: NDArray[np.float64] = np.bincount(self.rows, self.factor * k[self.cols], minlength=size)
+        slope = slope + np.bincount(self.cols, self.factor * k[self.rows], minlength=size)
         return slope[:-1]
 
 
@@ -59,12 +60,12 @@ def macs_cost(graph: ModelGraph, found: LabelMap, groups: Sequence[NeuronGroup])
             continue
         if name in {"conv1d", "conv2d", "conv3d", "convolution", "linear"}:
             weight = node.args[1]
-            fan = int(np.prod(found.shapes[weight][1:]))  # type: ignore[index]
+            fan = math.prod(found.shapes[weight][1:])  # type: ignore[index]
             key = graph.state_key(weight) or ""
-            terms.append((int(np.prod(shape[1:])) * fan, key, key))
+            terms.append((math.prod(shape[1:]) * fan, key, key))
         elif name in {"matmul", "mm", "bmm", "addmm"}:
             inner = found.shapes[node.all_input_nodes[-2]][-1]
-            terms.append((int(np.prod(shape)) * inner // max(shape[0], 1), "", ""))
+            terms.append((math.prod(shape) * inner // max(shape[0], 1), "", ""))
     return _cost(terms, groups, rows, cols)
 
 
@@ -80,7 +81,10 @@ def _tied(groups: Sequence[NeuronGroup]) -> tuple[dict[str, int], dict[str, int]
 
 
 def _cost(
-    terms: list[tuple[int, str, str]], groups: Sequence[NeuronGroup], rows: Mapping[str, int], cols: Mapping[str, int]
+    terms: list[tuple[int, str, str]],
+    groups: Sequence[NeuronGroup],
+    rows: Mapping[str, int],
+    cols: Mapping[str, int],
 ) -> Cost:
     none = len(groups)
     width = np.array([*(group.width for group in groups), 1.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,17 +154,14 @@ def _inputs(batch: Any) -> tuple[Tensor, Tensor | None]:
     return torch.as_tensor(batch), label
 
 
-class _fixed_random_state:
+@contextmanager
+def _fixed_random_state(seed: int) -> Iterator[None]:
     """Seed Python's and torch's generators inside a block and restore them after it."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        self._python, self._torch = random.getstate(), torch.get_rng_state()
-        random.seed(self._seed)
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *exc: object) -> None:
-        random.setstate(self._python)
-        torch.set_rng_state(self._torch)
+    python, generator = random.getstate(), torch.get_rng_state()
+    random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        torch.set_rng_state(generator)

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pathnorm.deep.cost import Cost
+from pathnorm.deep.graph import clean_copy
 from pathnorm.deep.reduce import LayerFacts, Reduction, Setup
 from pathnorm.deep.selectors import SELECTORS, lasso_problem, rank_neurons
 from pathnorm.deep.verify import compare_outputs, latencies_ms
 from pathnorm.problems.certificate import Certificate
 from pathnorm.problems.reconstruction import LayerReconstruction
 from pathnorm.report.records import CompressionRecord, Frontier, GroupRecord
-from pathnorm.solvers.multitask_lasso import multitask_lasso, multitask_lasso_path
+from pathnorm.solvers.multitask_lasso import multitask_lasso
 
 __all__ = ["describe"]
 
@@ -54,10 +55,10 @@ def describe(
     before = np.array([group.width for group in setup.neurons.groups])
     after = np.array([reduction.keep[group.name].numel() for group in setup.neurons.groups])
     setup.progress("verifying", 0, 1)
-    with _evaluation(old):
-        seen = compare_outputs(old, new, setup.heldout, seed=setup.seed)
-        batch = next(iter(setup.heldout))[:_LATENCY_BATCH]
-        latency = latencies_ms(old, new, batch)
+    twin = clean_copy(old)
+    seen = compare_outputs(twin, new, setup.heldout, seed=setup.seed)
+    batch = next(iter(setup.heldout))[:_LATENCY_BATCH]
+    latency = latencies_ms(twin, new, batch)
     setup.progress("verifying", 1, 1)
     return CompressionRecord(
         groups=groups,
@@ -130,19 +131,23 @@ def _certificate(problem: LayerReconstruction, error: float) -> tuple[float, Cer
     """Return the lambda whose lasso bounds the path norm at ``error`` best, and its certificate.
 
     For every V with ``1/2 ||Psi - Phi V||^2 <= e`` and every lambda, ``path norm >= (dual(lambda) - e) / lambda``.
-    A coarse path finds the lambda with the largest bound, which is then solved to a gap of 1e-6.
+    The right-hand side rises and then falls as lambda shrinks (it is the dual of a convex problem in
+    ``1 / lambda``): a coarse path stops behind the top, whose lambda is then solved to a gap of 1e-6.
     """
-    top = lasso_problem(problem, 1.0).lam_max
-    if not top > 0.0:
+    allowed = 0.5 * error * problem.energy
+    lasso = lasso_problem(problem, 1.0)
+    if not lasso.lam_max > 0.0:
         return 0.0, Certificate(primal=0.5 * problem.energy, dual=0.5 * problem.energy)
-    lams = top * np.geomspace(0.5, _SEARCH_RATIO, _SEARCH_POINTS)
-    path = multitask_lasso_path(lasso_problem(problem, top), lams, tol=1e-2)
-    bounds = [
-        (solution.certificate.dual - 0.5 * error * problem.energy) / lam for lam, solution in zip(lams, path, strict=True)
-    ]
-    best = int(np.argmax(bounds))
-    solution = multitask_lasso(path[best].problem, start=path[best].coef, tol=1e-6)
-    return float(lams[best]), solution.certificate
+    best, bound, coef = None, -np.inf, None
+    for lam in lasso.lam_max * np.geomspace(0.5, _SEARCH_RATIO, _SEARCH_POINTS):
+        solution = multitask_lasso(lasso.with_lam(float(lam)), start=coef, tol=1e-2)
+        coef, this = solution.coef, (solution.certificate.dual - allowed) / lam
+        if this <= bound:
+            break
+        best, bound = solution, this
+    assert best is not None
+    final = multitask_lasso(best.problem, start=best.coef, tol=1e-6)
+    return float(final.problem.lam), final.certificate
 
 
 def _frontiers(layers: tuple[LayerFacts, ...]) -> tuple[Frontier, ...]:
@@ -180,18 +185,3 @@ def _peak_memory_mb() -> float:
     except ImportError:
         return float("nan")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
-
-
-class _evaluation:
-    """Evaluation mode inside a block; every module's own mode is restored after it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._modes = [(module, module.training) for module in model.modules()]
-
-    def __enter__(self) -> None:
-        for module, _ in self._modes:
-            module.training = False
-
-    def __exit__(self, *exc: object) -> None:
-        for module, mode in self._modes:
-            module.training = mode

@@ -43,7 +43,11 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                twin, (batch,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), verbose=False
+                twin,
+                (batch,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                verbose=False,
             )
             path.parent.mkdir(parents=True, exist_ok=True)
             program.save(draft)  # type: ignore[union-attr]

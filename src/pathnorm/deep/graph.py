@@ -114,9 +114,7 @@ class ModelGraph:
                 for source in node.all_input_nodes:
                     if source in env and self.last_use[self.index(source)] <= position and source not in kept:
                         del env[source]
-        return {
-            node: value for node, value in env.items() if node in kept or self.last_use[self.index(node)] >= stop
-        }
+        return {node: value for node, value in env.items() if node in kept or self.last_use[self.index(node)] >= stop}
 
     @property
     def output_node(self) -> fx.Node:
@@ -215,8 +213,7 @@ def _model_graph(program: torch.export.ExportedProgram) -> ModelGraph:
     signature = program.graph_signature
     state_keys = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = {
-        name: program.constants[target]
-        for name, target in signature.inputs_to_lifted_tensor_constants.items()
+        name: program.constants[target] for name, target in signature.inputs_to_lifted_tensor_constants.items()
     }
     inputs = list(signature.user_inputs)
     if signature.buffers_to_mutate or len(inputs) != 1 or len(signature.user_outputs) != 1:

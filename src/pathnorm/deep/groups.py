@@ -118,7 +118,7 @@ class NeuronGroup:
         acting = [name for name in self.activations if name not in _IDENTITIES]
         odd = sorted({name for name in acting if name in _NONLINEAR and name not in _HOMOGENEOUS})
         if self.norm is not None:
-            return False, f"BatchNorm {self.norm.name} stands between the weights and the neurons"
+            return False, "BatchNorm stands between the weights and the neurons"
         if odd:
             return False, f"{', '.join(odd)} is not homogeneous"
         if not set(acting) & _HOMOGENEOUS:
@@ -216,14 +216,17 @@ def _group(graph: ModelGraph, found: LabelMap, producer: Layer, offset: int) -> 
                 norm = this
             elif user in found.labels and op_name(user) not in activations:
                 activations.append(op_name(user))
-    if not consumers:
-        return "no layer reads them"
+    refusal = _refusal(graph, producer, norm) if consumers else "no layer reads them"
+    return refusal or NeuronGroup(producer, norm, tuple(activations), tuple(consumers))
+
+
+def _refusal(graph: ModelGraph, producer: Layer, norm: BatchNorm | None) -> str | None:
+    """Say why the tensors of a producer and its BatchNorm cannot be sliced; None if they can."""
     if norm is not None and len(producer.node.users) > 1:
         return f"read before and after {norm.name}"
-    shared = [key for key in (norm.keys if norm else ()) if _uses(graph, key) > 1]
-    if shared or (producer.bias and _uses(graph, producer.bias) > 1):
-        return f"{shared[0] if shared else producer.bias} is used more than once"
-    return NeuronGroup(producer, norm, tuple(activations), tuple(consumers))
+    keys = [producer.bias, *(norm.keys if norm else ())]
+    shared = [key for key in keys if key is not None and _uses(graph, key) > 1]
+    return f"{shared[0]} is used more than once" if shared else None
 
 
 def _consumer(graph: ModelGraph, found: LabelMap, layer: Layer, offset: int, width: int) -> Consumer | str:

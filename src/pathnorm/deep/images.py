@@ -46,22 +46,16 @@ class ImageOptions:
                 f"{len(self.std)}. Give both for every channel."
             )
         if not all(value > 0 for value in self.std):
-            raise ValueError(
-                f"Every std must be positive, got {self.std}. Use 1 to leave a channel as it is."
-            )
+            raise ValueError(f"Every std must be positive, got {self.std}. Use 1 to leave a channel as it is.")
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"The image size must be positive, got {self.size}. Give height and width.")
 
 
 def load_images(folder: Path, *, options: ImageOptions, limit: int | None = None) -> np.ndarray:
     """Return the images below ``folder``, sorted by path, as float32 (N, channels, height, width)."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())[
-        :limit
-    ]
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())[:limit]
     if not paths:
-        raise DataError(
-            f"{folder} must hold images ({', '.join(sorted(SUFFIXES))}), but it has none. Check the path."
-        )
+        raise DataError(f"{folder} must hold images ({', '.join(sorted(SUFFIXES))}), but it has none. Check the path.")
     first = _read(paths[0], options)
     needed = first.nbytes * len(paths)
     if needed > MOST_BYTES:
@@ -96,9 +90,7 @@ def _read(path: Path, options: ImageOptions) -> np.ndarray:
         with Image.open(path) as opened:
             image = _convert(opened, options)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path} must be an image, but reading it failed: {error}. Remove or replace it."
-        ) from error
+        raise DataError(f"{path} must be an image, but reading it failed: {error}. Remove or replace it.") from error
     pixels = np.asarray(image, dtype=np.float32) / 255
     channels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     mean = np.asarray(options.mean, dtype=np.float32)[:, None, None]

@@ -1,4 +1,4 @@
-"""Which neuron does each entry of each tensor belong to?
+"""Say which neuron each entry of each tensor belongs to.
 
 Every output channel of every linear or convolution layer is a neuron with its own integer
 label. The labels ride through the graph: operations that only move data are executed on

@@ -12,16 +12,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from scipy.linalg import block_diag
 from torch import Tensor
 
 from pathnorm.deep.graph import State
 from pathnorm.deep.groups import Consumer, NeuronGroup
 from pathnorm.deep.labels import Layer
+from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.problems.reconstruction import LayerReconstruction
 
-__all__ = ["Moments", "accumulate", "features_of", "output_gain", "reconstruction", "split_coef", "stack_coef", "targets_of"]
+__all__ = [
+    "Moments",
+    "accumulate",
+    "features_of",
+    "output_gain",
+    "reconstruction",
+    "split_coef",
+    "stack_coef",
+    "targets_of",
+]
 
 _CHUNK_BYTES = 64 * 2**20
 
@@ -62,9 +71,7 @@ class Moments:
 
     def sum_over_ranks(self) -> None:
         """Add the sums of all processes, if a process group is initialised."""
-        if dist.is_available() and dist.is_initialized():
-            for tensor in (self.count, self.features, self.targets, self.gram, self.cross, self.outer):
-                dist.all_reduce(tensor)
+        sum_over_ranks(self.count, self.features, self.targets, self.gram, self.cross, self.outer)
 
     def central(self, *, intercept: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return Gram, cross and outer, of the deviations from the mean if there is an ``intercept``."""
@@ -78,23 +85,37 @@ class Moments:
         )
 
 
-def features_of(layer: Layer, inputs: Tensor) -> Tensor:
-    """Return the rows that a layer multiplies: (n * positions, P), P = channels * kernel."""
+def features_of(layer: Layer, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Return the rows that a layer multiplies: (n * positions, P), P = channels * kernel.
+
+    Only the output ``positions`` (flattened rows and columns) of a convolution, if given.
+    """
     if layer.geometry is None:
         return inputs.reshape(-1, inputs.shape[-1])
     kernel, stride, padding, dilation = layer.geometry
-    if kernel == (1, 1) and padding == (0, 0):
-        picked = inputs[:, :, :: stride[0], :: stride[1]]
-        return picked.permute(0, 2, 3, 1).reshape(-1, inputs.shape[1])
-    patches = torch.nn.functional.unfold(inputs, kernel, dilation=dilation, padding=padding, stride=stride)
-    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
+    if positions is None:
+        patches = torch.nn.functional.unfold(inputs, kernel, dilation=dilation, padding=padding, stride=stride)
+        return patches.transpose(1, 2).reshape(-1, patches.shape[1])
+    padded = torch.nn.functional.pad(inputs, (padding[1], padding[1], padding[0], padding[0]))
+    per_row = (padded.shape[3] - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
+    device = inputs.device
+    rows = (positions // per_row * stride[0])[:, None, None] + dilation[0] * torch.arange(kernel[0], device=device)[
+        :, None
+    ]
+    cols = (positions % per_row * stride[1])[:, None, None] + dilation[1] * torch.arange(kernel[1], device=device)
+    taps = (rows * padded.shape[3] + cols).flatten()
+    picked = padded.flatten(2)[:, :, taps].view(*padded.shape[:2], positions.numel(), -1)
+    return picked.permute(0, 2, 1, 3).reshape(-1, padded.shape[1] * kernel[0] * kernel[1])
 
 
-def rows_of(layer: Layer, outputs: Tensor) -> Tensor:
+def rows_of(layer: Layer, outputs: Tensor, positions: Tensor | None = None) -> Tensor:
     """Return a layer's outputs as rows (n * positions, D), in the order of :func:`features_of`."""
     if layer.geometry is None:
         return outputs.reshape(-1, outputs.shape[-1])
-    return outputs.permute(0, 2, 3, 1).reshape(-1, outputs.shape[1])
+    flat = outputs.flatten(2)
+    if positions is not None:
+        flat = flat[:, :, positions]
+    return flat.transpose(1, 2).reshape(-1, outputs.shape[1])
 
 
 def output_gain(consumer: Consumer, state: State) -> Tensor:
@@ -127,14 +148,10 @@ def accumulate(sums: Moments, layer: Layer, inputs: Tensor, targets: Tensor, pos
     positions : torch.Tensor of int or None
         Output positions to use (flattened rows and columns); all if None.
     """
-    per_sample = sums.features.numel() * max(targets[0].numel() // layer.width, 1) * 8
-    step = max(1, _CHUNK_BYTES // per_sample)
+    rows = max(targets[0].numel() // layer.width, 1) if positions is None else positions.numel()
+    step = max(1, _CHUNK_BYTES // (8 * rows * sums.features.numel()))
     for part, wanted in zip(inputs.split(step), targets.split(step), strict=True):
-        rows, goals = features_of(layer, part), rows_of(layer, wanted)
-        if positions is not None:
-            rows = rows.view(part.shape[0], -1, rows.shape[1])[:, positions].reshape(-1, rows.shape[1])
-            goals = goals.view(part.shape[0], -1, goals.shape[1])[:, positions].reshape(-1, goals.shape[1])
-        sums.add(rows, goals)
+        sums.add(features_of(layer, part, positions), rows_of(layer, wanted, positions))
 
 
 def reconstruction(group: NeuronGroup, moments: Sequence[Moments], cost: Tensor) -> LayerReconstruction:
@@ -174,7 +191,8 @@ def stack_coef(group: NeuronGroup, parts: Sequence[Tensor]) -> np.ndarray:
     """Invert :func:`split_coef`."""
     owners = [feature_owners(consumer).numpy() for consumer in group.consumers]
     order = np.argsort(np.concatenate(owners), kind="stable")
-    return block_diag(*(part.double().cpu().numpy() for part in parts))[order]
+    stacked: np.ndarray = block_diag(*(part.double().cpu().numpy() for part in parts))
+    return stacked[order]
 
 
 def feature_owners(consumer: Consumer) -> Tensor:

@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,15 @@ def save_compression(
     with new_folder(folder, force=force) as draft:
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
         save_file(weights, draft / _WEIGHTS)
+        (draft / _WEIGHTS).chmod(0o644)
         full = {**recipe, "sha256": _digest(draft / _WEIGHTS)}
         (draft / _RECIPE).write_text(json.dumps(full, indent=1), encoding="utf-8")
         (draft / _RECORD).write_text(record.to_json(), encoding="utf-8")
     return folder
 
 
-class new_folder:
+@contextmanager
+def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """Build a folder beside its final place and move it there only when everything was written.
 
     Parameters
@@ -74,44 +77,29 @@ class new_folder:
     OutputFolderError
         If the folder exists and ``force`` is false, or a file cannot be written (e.g. a full disk).
     """
-
-    def __init__(self, folder: Path, *, force: bool = False) -> None:
-        self._folder, self._force = folder, force
-        self._draft: Path | None = None
-
-    def __enter__(self) -> Path:
-        if self._folder.exists() and not self._force:
-            raise OutputFolderError(
-                f"The output folder must not exist. {self._folder} does. Choose another one, or pass force=True (--force)."
-            )
-        if self._folder.exists() and not self._folder.is_dir():
-            raise OutputFolderError(f"The output must be a folder. {self._folder} is a file. Choose another name.")
-        try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            self._draft = Path(tempfile.mkdtemp(prefix=f".{self._folder.name}-", dir=self._folder.parent))
-        except OSError as error:
-            raise OutputFolderError(f"The output folder must be writable. {self._folder}: {error}.") from error
-        return self._draft
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        draft = self._draft
-        if draft is None:
-            return
-        try:
-            if error is None:
-                draft.chmod(0o755)
-                if self._folder.exists():
-                    shutil.rmtree(self._folder)
-                os.replace(draft, self._folder)
-        except OSError as failure:
-            raise OutputFolderError(f"The output folder must be writable. {self._folder}: {failure}.") from failure
-        finally:
+    if folder.exists() and not force:
+        raise OutputFolderError(
+            f"The output folder must not exist. {folder} does. Choose another one, or pass force=True (--force)."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise OutputFolderError(f"The output must be a folder. {folder} is a file. Choose another name.")
+    draft = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        yield draft
+        draft.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(draft, folder)
+    except (OSError, SafetensorError) as error:
+        raise OutputFolderError(
+            f"The output must be written completely. Writing {folder} failed: {error}. "
+            "Nothing was left behind; free some space or choose another place."
+        ) from error
+    finally:
+        if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, (OSError, SafetensorError)) and not isinstance(error, OutputFolderError):
-            raise OutputFolderError(
-                f"The output must be written completely. Writing {self._folder} failed: {error}. "
-                "Nothing was left behind; free some space or choose another place."
-            ) from error
 
 
 def load(factory: Callable[[], nn.Module], folder: str | Path) -> nn.Module:
@@ -150,7 +138,9 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
     try:
         recipe = json.loads((folder / _RECIPE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecipeError(f"The folder must hold {_RECIPE}. {folder} does not. Give a folder written by save.") from error
+        raise RecipeError(
+            f"The folder must hold {_RECIPE}. {folder} does not. Give a folder written by save."
+        ) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RecipeError(f"{folder / _RECIPE} must be a JSON recipe. It cannot be read: {error}.") from error
     if not isinstance(recipe, dict) or recipe.get("format") != _FORMAT:

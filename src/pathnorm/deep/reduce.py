@@ -113,9 +113,7 @@ def predicted_curves(setup: Setup, *, limit_bytes: int, probe_batches: int) -> l
         setup.progress("measuring layers", done, len(groups))
         replay = Replay(setup.graph, setup.start, setup.calibration, cache_bytes=0)
         consumers = [consumer for group in part for consumer in group.consumers]
-        sums = collect(
-            replay, setup.start, setup.start, consumers, max_positions=setup.max_positions, seed=setup.seed
-        )
+        sums = collect(replay, setup.start, setup.start, consumers, max_positions=setup.max_positions, seed=setup.seed)
         layers, rankings, at = [], [], 0
         for group in part:
             layer = layer_state(group, sums[at : at + len(group.consumers)], setup.start)
@@ -165,9 +163,7 @@ def _reduce_group(
 ) -> LayerFacts:
     """Select, refit and write one group into ``current``."""
     group, width = target
-    sums = collect(
-        replay, current, setup.state, group.consumers, max_positions=setup.max_positions, seed=setup.seed
-    )
+    sums = collect(replay, current, setup.state, group.consumers, max_positions=setup.max_positions, seed=setup.seed)
     full = layer_state(group, sums, setup.state)
     alive = setup.alive_indices(group)
     layer = full.restrict(alive)

@@ -1,4 +1,4 @@
-"""How much does the network's output react to the error of one layer?
+"""Measure how much the network's output reacts to the error of one layer.
 
 For every group: the error curve over all widths from one elimination, on the original
 network, times the measured response of the output to that group alone being compressed.
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from pathnorm.deep.graph import ModelGraph, State
+from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.deep.sequential import LayerState, write_group
 from pathnorm.solvers.ranking import Ranking
 
@@ -38,8 +39,8 @@ def output_curves(
     is interpolated linearly in the width.
     """
     variants = [_variants(layer, ranking, original) for layer, ranking in zip(layers, rankings, strict=True)]
-    missed = [np.zeros(len(group)) for group in variants]
-    energy = 0.0
+    missed = torch.zeros(len(layers), max(len(group) for group in variants), dtype=torch.float64)
+    energy = torch.zeros(1, dtype=torch.float64)
     order = sorted(range(len(layers)), key=lambda index: _cut(graph, layers[index]))
     with torch.no_grad():
         for batch in probes:
@@ -52,9 +53,11 @@ def output_curves(
                 values, at = graph.run(original, values, span=(at, cut)), cut
                 for which, (_, state) in enumerate(variants[index]):
                     result = _finish(graph, state, values, cut)
-                    missed[index][which] += float((result.double() - reference).square().sum())
+                    missed[index, which] += float((result.double() - reference).square().sum())
+    sum_over_ranks(missed, energy)
+    response = (missed / energy.clamp_min(1e-300)).numpy()
     return [
-        _curve(ranking.errors, [width for width, _ in group], missed[index] / max(energy, 1e-300))
+        _curve(ranking.errors, [width for width, _ in group], response[index, : len(group)])
         for index, (ranking, group) in enumerate(zip(rankings, variants, strict=True))
     ]
 

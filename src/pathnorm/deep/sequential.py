@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathnorm.deep.graph import ModelGraph, State
+from pathnorm.deep.graph import State
 from pathnorm.deep.groups import Consumer, NeuronGroup
 from pathnorm.deep.moments import (
     Moments,
@@ -65,7 +65,13 @@ class LayerState:
 
 
 def collect(
-    replay: Replay, current: State, original: State, targets: Sequence[Consumer], *, max_positions: int | None, seed: int
+    replay: Replay,
+    current: State,
+    original: State,
+    targets: Sequence[Consumer],
+    *,
+    max_positions: int | None,
+    seed: int,
 ) -> tuple[Moments, ...]:
     """Return the moments of ``targets`` (consumers of one group), one streaming pass."""
     graph = replay.graph
@@ -79,11 +85,19 @@ def collect(
         for index, consumer in enumerate(targets):
             layer = consumer.layer
             inputs, outputs = after[layer.source], after[layer.node]
-            wanted = targets_of(consumer, (before[consumer.site.node], after[consumer.site.node]), outputs, gains[index])
+            wanted = targets_of(
+                consumer, (before[consumer.site.node], after[consumer.site.node]), outputs, gains[index]
+            )
             if index == len(sums):
                 n_features = int(original[layer.weight][0].numel())
                 sums.append(Moments.zeros(n_features, layer.width, inputs.device))
-            accumulate(sums[index], layer, inputs, wanted, _positions(outputs, layer.geometry, max_positions, generator))
+            accumulate(
+                sums[index],
+                layer,
+                inputs,
+                wanted,
+                _positions(outputs, layer.geometry, max_positions, generator),
+            )
     for consumer, total in zip(targets, sums, strict=True):
         total.sum_over_ranks()
         _require_usable(consumer, total)
@@ -163,31 +177,25 @@ def heldout_error(replay: Replay, current: State, original: State, group: Neuron
     stop = max(graph.index(consumer.site.node) for consumer in group.consumers) + 1
     keep = {node for c in group.consumers for node in (c.layer.node, c.site.node)}
     gains = [output_gain(consumer, original) for consumer in group.consumers]
-    missed = 0.0
-    first: list[Tensor | None] = [None] * len(gains)
-    second = [0.0] * len(gains)
+    missed, second = 0.0, 0.0
+    first = [torch.zeros_like(gain) for gain in gains]
     rows = [0] * len(gains)
     for before, after in replay.sweep(current, cut=cut, stop=stop, keep=keep):
         for index, consumer in enumerate(group.consumers):
             sites = (before[consumer.site.node], after[consumer.site.node])
             wanted = targets_of(consumer, sites, after[consumer.layer.node], gains[index]).double()
+            channel = consumer.layer.channel_dim % wanted.ndim
             missed += float((sites[0] - sites[1]).double().square().sum())
-            dims = [dim for dim in range(wanted.ndim) if dim != consumer.layer.channel_dim % wanted.ndim]
-            total = wanted.sum(dims)
-            first[index] = total if first[index] is None else first[index] + total
-            second[index] += float(wanted.square().sum())
-            rows[index] += wanted.numel() // wanted.shape[consumer.layer.channel_dim]
-    energy = 0.0
-    for index, consumer in enumerate(group.consumers):
-        total = first[index]
-        mean = float(total.square().sum()) / max(rows[index], 1) if consumer.has_intercept and total is not None else 0.0
-        energy += second[index] - mean
-    return float(np.sqrt(missed / energy)) if energy > 0.0 else 0.0
+            second += float(wanted.square().sum())
+            first[index] += wanted.sum([dim for dim in range(wanted.ndim) if dim != channel])
+            rows[index] += wanted.numel() // wanted.shape[channel]
+    for consumer, total, count in zip(group.consumers, first, rows, strict=True):
+        if consumer.has_intercept:
+            second -= float(total.square().sum()) / max(count, 1)
+    return float(np.sqrt(missed / second)) if second > 0.0 else 0.0
 
 
-def _positions(
-    outputs: Tensor, geometry: object, limit: int | None, generator: torch.Generator
-) -> Tensor | None:
+def _positions(outputs: Tensor, geometry: object, limit: int | None, generator: torch.Generator) -> Tensor | None:
     """Draw the output positions to use for a batch."""
     if geometry is None or limit is None:
         return None

@@ -149,8 +149,7 @@ def load_data(
         return load_images(Path(spec), options=images or ImageOptions(), limit=limit)
     if images is not None:
         raise ValueError(
-            f"Options for images go with a folder of images, got data {spec!r}. Leave them out, or give a "
-            "folder."
+            f"Options for images go with a folder of images, got data {spec!r}. Leave them out, or give a folder."
         )
     if _is_array_file(spec):
         array = _floating(_load_array(spec, keys=DATA_KEYS), spec)
@@ -167,8 +166,7 @@ def load_data(
     if isinstance(data, (np.ndarray, Tensor)):
         return data[:limit]
     raise ValueError(
-        f"{spec} must return a DataLoader, an array or a tensor, got {type(data).__name__}. Return one of "
-        "these."
+        f"{spec} must return a DataLoader, an array or a tensor, got {type(data).__name__}. Return one of these."
     )
 
 
@@ -273,9 +271,7 @@ def _load_array(spec: str, *, keys: tuple[str, ...]) -> np.ndarray:
 def _choose_key(there: list[str], key: str, *, keys: tuple[str, ...], path: Path) -> str:
     if key:
         if key not in there:
-            raise ValueError(
-                f"{path} must hold an array {key!r}; it holds {', '.join(there)}. Name one of those."
-            )
+            raise ValueError(f"{path} must hold an array {key!r}; it holds {', '.join(there)}. Name one of those.")
         return key
     if len(there) == 1:
         return there[0]
@@ -308,9 +304,7 @@ def _floating(array: np.ndarray, spec: str) -> np.ndarray:
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
-        state = {
-            key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, Tensor)
-        }
+        state = {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, Tensor)}
         if state and len(state) == len(inner):
             prefix = "module."
             if all(key.startswith(prefix) for key in state):

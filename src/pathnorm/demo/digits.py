@@ -61,9 +61,7 @@ def load_split(seed: int) -> DigitsSplit:
     """Return a split of the 1797 digits, stratified by label: 1297 to train on, 500 to test on."""
     digits = load_digits()
     images = digits.images.astype(np.float64)[:, None]
-    parts = train_test_split(
-        images, digits.target, test_size=N_TEST, random_state=seed, stratify=digits.target
-    )
+    parts = train_test_split(images, digits.target, test_size=N_TEST, random_state=seed, stratify=digits.target)
     train_images, test_images, train_labels, test_labels = parts
     mean, std = train_images.mean(), train_images.std()
     return DigitsSplit(
@@ -129,9 +127,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(n_out)
         self.shortcut = nn.Sequential()
         if stride != 1 or n_in != n_out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), nn.BatchNorm2d(n_out)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), nn.BatchNorm2d(n_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the two convolutions to the shortcut, then ReLU."""

@@ -137,9 +137,7 @@ def _compare(
         records.append(record)
         if not points:
             points.append(_point("dense", "", dense, dense, split, record.params_before, record.macs_before))
-        points.append(
-            _point(OURS, asked, smaller.model, dense, split, record.params_after, record.macs_after)
-        )
+        points.append(_point(OURS, asked, smaller.model, dense, split, record.params_after, record.macs_after))
         pruned = magnitude_prune(dense, split.train_images, params=int(budget * record.params_before))
         points.append(_point(BASELINE, asked, pruned.model, dense, split, pruned.params, pruned.macs))
         if progress is not None:

@@ -62,7 +62,7 @@ class LayerReconstruction:
     @property
     def n_neurons(self) -> int:
         """Number of neurons, K."""
-        return self.gram.shape[0] // self.block
+        return int(self.gram.shape[0]) // self.block
 
     def rows(self, keep: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the rows of the neurons ``keep``."""
@@ -72,7 +72,8 @@ class LayerReconstruction:
         """Return ``G + ridge * mean(diag G) * I``."""
         size = self.gram.shape[0]
         scale = max(float(np.trace(self.gram)) / size, float(np.finfo(np.float64).tiny))
-        return self.gram + ridge * scale * np.eye(size)
+        regularised: Array = self.gram + ridge * scale * np.eye(size)
+        return regularised
 
     def error(self, coef: Array) -> float:
         """Return ``||Psi - Phi V||^2 / ||Psi||^2`` (0 if Psi is zero)."""
@@ -161,7 +162,8 @@ class LayerReconstruction:
         total = float(values.sum())
         if total <= 0.0:
             return np.zeros(values.size + 1)
-        return np.clip(np.concatenate([[1.0], 1.0 - np.cumsum(values) / total]), 0.0, 1.0)
+        tail: Array = np.clip(np.concatenate([[1.0], 1.0 - np.cumsum(values) / total]), 0.0, 1.0)
+        return tail
 
 
 def _rank(gram: Array, tolerance: float) -> int:

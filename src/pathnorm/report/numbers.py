@@ -16,6 +16,7 @@ __all__ = [
     "percent",
     "percent_interval",
     "points",
+    "points_interval",
     "ratio",
     "summary",
     "tiny",
@@ -56,22 +57,32 @@ def percent(value: float | None, *, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-def percent_interval(interval: tuple[float, float] | None, *, digits: int = 1, signed: bool = False) -> str:
+def percent_interval(interval: tuple[float, float] | None, *, digits: int = 1) -> str:
     """Write an interval of shares as percentages: ``3.1 to 3.7 %``."""
     if interval is None or not all(math.isfinite(end) for end in interval):
         return MISSING
-    sign = "+" if signed else ""
-    low, high = (f"{100 * end:{sign}.{digits}f}" for end in interval)
+    low, high = (f"{100 * end:.{digits}f}" for end in interval)
     return f"{low} to {high} %"
+
+
+def points_interval(interval: tuple[float, float] | None) -> str:
+    """Write an interval of changes of accuracy: ``-0.8 to +0.4 points``."""
+    if interval is None or not all(math.isfinite(end) for end in interval):
+        return MISSING
+    low, high = map(_signed, interval)
+    return f"{low} to {high} points"
+
+
+def _signed(change: float) -> str:
+    """Write a change of a share in percentage points; one that rounds to zero has no sign."""
+    return "0.0" if abs(100 * change) < 0.05 else f"{100 * change:+.1f}"
 
 
 def points(before: float | None, after: float | None) -> str:
     """Write a change of accuracy in percentage points: ``-0.2 points``."""
     if before is None or after is None or not math.isfinite(after - before):
         return MISSING
-    change = 100 * (after - before)
-    # A change that rounds to zero has no sign.
-    return "0.0 points" if abs(change) < 0.05 else f"{change:+.1f} points"
+    return f"{_signed(after - before)} points"
 
 
 def ratio(before: float, after: float) -> str:
@@ -102,9 +113,7 @@ def summary(record: CompressionRecord) -> str:
     if interval != MISSING:
         cost += f" (95 % interval {interval})"
     if record.accuracy_before is not None and record.accuracy_after is not None:
-        cost += (
-            f", and accuracy goes from {percent(record.accuracy_before)} to {percent(record.accuracy_after)}"
-        )
+        cost += f", and accuracy goes from {percent(record.accuracy_before)} to {percent(record.accuracy_after)}"
     elif record.agreement_heldout is not None:
         cost += f", and it gives the same answer on {percent(record.agreement_heldout)} of them"
     return f"{parts}; {held} {cost}."

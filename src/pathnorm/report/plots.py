@@ -98,9 +98,7 @@ def accuracy_against_params(points: Sequence[ComparisonPoint]) -> Figure:
             zorder=3,
         )
     if dense is not None:
-        axes.axhline(
-            100 * dense.accuracy, color=INK, linestyle=(0, (5, 3)), linewidth=1.1, label="dense", zorder=2
-        )
+        axes.axhline(100 * dense.accuracy, color=INK, linestyle=(0, (5, 3)), linewidth=1.1, label="dense", zorder=2)
         axes.plot([dense.params], [100 * dense.accuracy], color=INK, marker="*", markersize=11, zorder=4)
     axes.set_xlabel("parameters")
     axes.set_ylabel("test accuracy, %")
@@ -197,9 +195,7 @@ def _draw_error_curves(axes: Axes, groups: Sequence[GroupRecord]) -> None:
     if named and drawn:
         axes.legend(frameon=False, labelcolor=INK, loc="upper right")
     elif drawn:
-        axes.set_title(
-            f"{len(drawn)} layers, first (light) to last (dark)", color=INK, fontsize=9, loc="left"
-        )
+        axes.set_title(f"{len(drawn)} layers, first (light) to last (dark)", color=INK, fontsize=9, loc="left")
 
 
 def _draw_frontier(error_axes: Axes, norm_axes: Axes, items: Sequence[Frontier]) -> None:
@@ -221,9 +217,7 @@ def _draw_frontier(error_axes: Axes, norm_axes: Axes, items: Sequence[Frontier])
     error_axes.fill_between(widest.widths, shaded, floor, color=GRID, alpha=0.55, linewidth=0)
     # A bound of zero lies below a logarithmic axis, not on its edge.
     bound = [value if value > 0 else math.nan for value in widest.bound]
-    error_axes.plot(
-        widest.widths, bound, color=INK, linewidth=1.1, linestyle=(0, (5, 3)), label="lower bound"
-    )
+    error_axes.plot(widest.widths, bound, color=INK, linewidth=1.1, linestyle=(0, (5, 3)), label="lower bound")
     error_axes.set_yscale("log")
     error_axes.set_ylim(bottom=floor)
     error_axes.set_xlabel(f"neurons of {shorten(widest.group, 30)}")

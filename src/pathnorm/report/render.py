@@ -23,6 +23,9 @@ __all__ = ["text_table", "write_html"]
 
 WIDTH = 100
 
+# A terminal shows so many; the page and the record have them all.
+MOST_REASONS = 8
+
 _SHORT_KIND = {"exact": "exact", "certified": "cert.", "measured": "meas."}
 
 
@@ -31,9 +34,7 @@ def text_table(record: CompressionRecord, *, width: int = WIDTH) -> str:
     lines = wrap(summary(record), width=width)
     lines += [
         "",
-        *align(
-            network_rows(record), head=[["whole network", "before", "after", "", "kind", ""]], left=(0, 5)
-        ),
+        *align(network_rows(record), head=[["whole network", "before", "after", "", "kind", ""]], left=(0, 5)),
     ]
     if record.groups:
         lines += ["", f"layers, selector {record.selector!r}", *_group_lines(record.groups, width)]
@@ -93,9 +94,7 @@ def write_html(
         cards=_cards(record),
         groups=[(group, group_cells(group)) for group in record.groups],
         columns=_columns(),
-        figures=[
-            (plots.inline_svg(figure, salt=str(index)), text) for index, (figure, text) in enumerate(figures)
-        ],
+        figures=[(plots.inline_svg(figure, salt=str(index)), text) for index, (figure, text) in enumerate(figures)],
         comparison=compared,
         comparison_text=comparison_table(compared) if compared else "",
         kinds=KINDS,
@@ -123,8 +122,11 @@ def _theorem_lines(record: CompressionRecord, width: int) -> list[str]:
         for group in record.groups:
             if group.theorem_applies is applies:
                 by_reason.setdefault(group.theorem_reason, []).append(group.name)
-        for reason, names in by_reason.items():
+        for reason, names in list(by_reason.items())[:MOST_REASONS]:
             lines += wrap(f"{verdict}: {reason} ({_few(names)})", width=width, indent="  ", hang="    ")
+        rest = list(by_reason.values())[MOST_REASONS:]
+        if rest:
+            lines.append(f"  {verdict}: {sum(map(len, rest))} layers more, each with its reason in the record")
     return lines
 
 
@@ -161,8 +163,7 @@ def _cards(record: CompressionRecord) -> list[dict[str, str]]:
 
 def _columns() -> list[dict[str, str]]:
     return [
-        {"head": head, "kind": "" if name is None else kind_of(GroupRecord, name)}
-        for _, _, head, name in GROUP_COLUMNS
+        {"head": head, "kind": "" if name is None else kind_of(GroupRecord, name)} for _, _, head, name in GROUP_COLUMNS
     ]
 
 

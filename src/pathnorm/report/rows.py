@@ -10,6 +10,7 @@ from pathnorm.report.numbers import (
     percent,
     percent_interval,
     points,
+    points_interval,
     ratio,
     tiny,
 )
@@ -75,7 +76,7 @@ def network_rows(record: CompressionRecord) -> list[list[str]]:
         ],
     ]
     if record.accuracy_before is not None:
-        interval = percent_interval(record.accuracy_change_interval, signed=True)
+        interval = points_interval(record.accuracy_change_interval)
         rows.append(
             [
                 "accuracy",

@@ -17,11 +17,13 @@ Array = NDArray[np.float64]
 def block_energies(matrix: Array, rows: Array, block: int) -> Array:
     """Return ``tr(R_k' M_kk^-1 R_k)`` for every block k of ``matrix`` (P, P) and ``rows`` (P, D)."""
     if block == 1:
-        return np.einsum("kd,kd->k", rows, rows) / np.diagonal(matrix)
+        plain: Array = np.einsum("kd,kd->k", rows, rows) / np.diagonal(matrix)
+        return plain
     count = matrix.shape[0] // block
     diagonal = matrix.reshape(count, block, count, block)[np.arange(count), :, np.arange(count), :]
     blocks = rows.reshape(count, block, -1)
-    return np.einsum("kbd,kbd->k", blocks, np.linalg.solve(diagonal, blocks))
+    energies: Array = np.einsum("kbd,kbd->k", blocks, np.linalg.solve(diagonal, blocks))
+    return energies
 
 
 def drop_block(matrix: Array, rows: Array, index: int, block: int) -> tuple[Array, Array]:
