@@ -85,13 +85,14 @@ def test_progress_tells_training_and_compression(result, stages):
     assert stages[3:] == [("compress", done, 2) for done in (1, 2)]
 
 
-def test_an_existing_folder_is_refused_before_any_work(tmp_path):
+def test_an_existing_folder_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathnorm.demo.run.load_split", lambda seed: pytest.fail("work was done"))
     kept = tmp_path / "notes.txt"
     kept.write_text("mine")
     with pytest.raises(OutputFolderError, match="must not exist"):
-        run_demo(tmp_path, epochs=10**6)
+        run_demo(tmp_path)
     with pytest.raises(OutputFolderError, match="is a file"):
-        run_demo(kept, epochs=10**6, force=True)
+        run_demo(kept, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

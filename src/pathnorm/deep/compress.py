@@ -28,6 +28,7 @@ from pathnorm.deep.lossless import remove_redundant
 from pathnorm.deep.recipe import make_recipe, save_compression
 from pathnorm.deep.reduce import Progress, Reduction, Setup
 from pathnorm.deep.selectors import SELECTORS, Scores
+from pathnorm.deep.sensitivity import Outputs, output_metrics
 from pathnorm.deep.surgery import cut, sliced_state
 from pathnorm.errors import DataError, UnsupportedModelError
 from pathnorm.report.records import CompressionRecord, SkippedGroup
@@ -35,6 +36,7 @@ from pathnorm.report.records import CompressionRecord, SkippedGroup
 __all__ = ["Compression", "compress"]
 
 _CACHE_BYTES = 2 * 2**30
+_PROBE_BATCHES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     labels: Any = None,
     heldout: float = 0.2,
     round_to: int = 1,
+    outputs: Outputs = "values",
+    slide: int = 0,
     path_norm_cap: float = 2.0,
     max_positions: int | None = 64,
     batch_size: int = 128,
@@ -112,6 +116,12 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         Share of the data kept back for verification.
     round_to : int
         Widths become multiples of it, or stay as they are.
+    outputs : {"values", "logits"}
+        What the network's outputs are: values, or the logits of classes. Decides which errors of a layer
+        matter when neurons are chosen and widths are allocated.
+    slide : int
+        Steps of local descent per layer after the refit, in which the kept neurons move to reconstruct the
+        layer's own outputs better; no labels, no gradient through other layers. 0 for none.
     path_norm_cap : float
         Largest path norm of a refitted layer relative to the layer's own.
     max_positions : int or None
@@ -134,12 +144,22 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     """
     started = time.perf_counter()
     budget = _budget(params=params, macs=macs, error=error, widths=widths)
-    _check_arguments(selector=selector, heldout=heldout, round_to=round_to, path_norm_cap=path_norm_cap)
+    _check_arguments(
+        selector=selector,
+        heldout=heldout,
+        round_to=round_to,
+        path_norm_cap=path_norm_cap,
+        outputs=outputs,
+        slide=slide,
+    )
     device = _device(model)
     calibration, held = split_batches(data, labels, heldout=heldout, batch_size=batch_size, seed=seed, device=device)
     example = _example(calibration)
     graph = trace(model, example)
     state = state_of(clean_copy(model))
+    if outputs == "logits" and graph.output_node.meta["val"].ndim != 2:
+        shape = tuple(graph.output_node.meta["val"].shape)
+        raise ValueError(f"outputs='logits' needs outputs of shape (N, classes). The model's have shape {shape}.")
     found = _usable(graph, model, state, find_neurons(graph, state, example, skip=skip), example)
     start, alive = remove_redundant(found.groups, state)
     setup = Setup(
@@ -148,6 +168,9 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         state=state,
         start=start,
         alive=alive,
+        metrics=output_metrics(
+            graph, start, found.groups, calibration.first(_PROBE_BATCHES), outputs=outputs, seed=seed
+        ),
         calibration=calibration,
         heldout=held,
         selector=selector,
@@ -155,6 +178,8 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         path_norm_cap=path_norm_cap,
         ridge=1e-8,
         repair=True,
+        slide_steps=slide,
+        outputs=outputs,
         cache_bytes=_CACHE_BYTES,
         seed=seed,
         progress=progress or (lambda stage, done, total: None),
@@ -181,11 +206,17 @@ def _budget(**given: Any) -> dict[str, Any]:
     return chosen
 
 
-def _check_arguments(*, selector: str | Scores, heldout: float, round_to: int, path_norm_cap: float) -> None:
+def _check_arguments(
+    *, selector: str | Scores, heldout: float, round_to: int, path_norm_cap: float, outputs: str, slide: int
+) -> None:
     if not callable(selector) and selector not in SELECTORS:
         raise ValueError(f"selector must be one of {', '.join(SELECTORS)} or a callable. Got {selector!r}.")
     if not 0.0 < heldout < 1.0:
         raise ValueError(f"heldout must be a share in (0, 1). Got {heldout!r}.")
+    if outputs not in ("values", "logits"):
+        raise ValueError(f"outputs must be 'values' or 'logits'. Got {outputs!r}.")
+    if slide < 0:
+        raise ValueError(f"slide must be a number of steps, 0 for none. Got {slide!r}.")
     if round_to < 1:
         raise ValueError(f"round_to must be a positive integer. Got {round_to!r}.")
     if not path_norm_cap > 0.0:

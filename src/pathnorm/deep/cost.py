@@ -37,7 +37,7 @@ class Cost:
         """Return the cost of one neuron of each group, the other widths fixed."""
         k = np.append(np.asarray(widths, dtype=np.float64), 1.0)
         size = k.size
-        slope: NDArray[np.float64] = np.bincount(self.rows, self.factor * k[self.cols], minlength=size)
+        slope = np.zeros(size) + np.bincount(self.rows, self.factor * k[self.cols], minlength=size)
         slope = slope + np.bincount(self.cols, self.factor * k[self.rows], minlength=size)
         return slope[:-1]
 
@@ -60,7 +60,7 @@ def macs_cost(graph: ModelGraph, found: LabelMap, groups: Sequence[NeuronGroup])
             continue
         if name in {"conv1d", "conv2d", "conv3d", "convolution", "linear"}:
             weight = node.args[1]
-            fan = math.prod(found.shapes[weight][1:])  # type: ignore[index]
+            fan = math.prod(found.shapes[weight][1:])  # type: ignore[index, arg-type]
             key = graph.state_key(weight) or ""
             terms.append((math.prod(shape[1:]) * fan, key, key))
         elif name in {"matmul", "mm", "bmm", "addmm"}:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 from torch import Tensor, fx
 
 from pathnorm.deep.data import Batches
@@ -16,18 +17,20 @@ from pathnorm.deep.groups import Consumer, NeuronGroup, Neurons
 from pathnorm.deep.moments import output_gain
 from pathnorm.deep.replay import Replay
 from pathnorm.deep.selectors import Scores, rank_neurons
-from pathnorm.deep.sensitivity import output_curves
+from pathnorm.deep.sensitivity import Outputs, output_curves
 from pathnorm.deep.sequential import (
     collect,
-    heldout_error,
+    input_norms,
+    layer_error,
     layer_state,
     write_consumer,
     write_group,
     written_coef,
 )
+from pathnorm.deep.slide import slide, start_of
 from pathnorm.problems.reconstruction import LayerReconstruction, Refit
 from pathnorm.solvers.elimination import backward_elimination
-from pathnorm.solvers.ranking import Ranking
+from pathnorm.solvers.ranking import Ranking, error_curve
 
 __all__ = ["LayerFacts", "Progress", "Reduction", "Setup", "predicted_curves", "reduce_network"]
 
@@ -47,6 +50,8 @@ class Setup:
         The same function after the lossless stage; removed neurons have zero output weights.
     alive : dict
         Group name -> neurons that the lossless stage left.
+    metrics : dict
+        Group name -> root of the output metric for each consumer.
     max_positions : int or None
         Output positions of a convolution used per batch, drawn anew for each batch.
     path_norm_cap : float
@@ -58,6 +63,7 @@ class Setup:
     state: dict[str, Tensor]
     start: dict[str, Tensor]
     alive: dict[str, Tensor]
+    metrics: dict[str, list[Tensor]]
     calibration: Batches
     heldout: Batches
     selector: str | Scores
@@ -65,9 +71,16 @@ class Setup:
     path_norm_cap: float
     ridge: float
     repair: bool
+    slide_steps: int
+    outputs: Outputs
     cache_bytes: int
     seed: int
     progress: Progress
+
+    def metric(self, group: NeuronGroup) -> Array:
+        """Return the root of the output metric over all consumers of a group, stacked."""
+        root: Array = block_diag(*(part.numpy() for part in self.metrics[group.name]))
+        return root
 
     def alive_indices(self, group: NeuronGroup) -> NDArray[np.intp]:
         """Return the neurons that the lossless stage left."""
@@ -88,7 +101,10 @@ class LayerFacts:
     refit: Refit
     coef_before: Array
     cost: Array
+    path_norm_after: float
+    error_calibration: float
     error_heldout: float
+    slid: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +136,8 @@ def predicted_curves(setup: Setup, *, limit_bytes: int, probe_batches: int) -> l
             at += len(group.consumers)
             layer = layer.restrict(setup.alive_indices(group))
             layers.append(layer)
-            rankings.append(backward_elimination(layer.problem))
-        curves += output_curves(setup.graph, setup.start, layers, rankings, probes)
+            rankings.append(backward_elimination(layer.problem.measured_in(setup.metric(group))))
+        curves += output_curves(setup.graph, setup.start, layers, rankings, probes, outputs=setup.outputs)
         done += len(part)
     setup.progress("measuring layers", done, done)
     return curves
@@ -163,15 +179,28 @@ def _reduce_group(
 ) -> LayerFacts:
     """Select, refit and write one group into ``current``."""
     group, width = target
-    sums = collect(replay, current, setup.state, group.consumers, max_positions=setup.max_positions, seed=setup.seed)
+    sums = collect(
+        replay,
+        current,
+        setup.state,
+        group.consumers,
+        max_positions=setup.max_positions,
+        seed=setup.seed,
+        cut=start_of(setup.graph, group) if setup.slide_steps else None,
+    )
     full = layer_state(group, sums, setup.state)
     alive = setup.alive_indices(group)
     layer = full.restrict(alive)
     before = written_coef(group, setup.state, setup.state)
     cap = setup.path_norm_cap * full.problem.path_norm(before)
-    ranking = rank_neurons(layer.problem, setup.selector)
+    order = rank_neurons(layer.problem.measured_in(setup.metric(group)), setup.selector).order
+    ranking = Ranking(order, error_curve(layer.problem, order))
     refit = layer.problem.refit(ranking.order[:width], ridge=setup.ridge, cap=cap)
     write_group(layer, refit.coef, current, setup.state)
+    slid = False
+    if setup.slide_steps and refit.keep.size < group.width:
+        keep = torch.from_numpy(alive[refit.keep])
+        slid = slide(replay, group, keep, current, steps=setup.slide_steps)
     return LayerFacts(
         group=group,
         problem=layer.problem,
@@ -180,8 +209,17 @@ def _reduce_group(
         refit=refit,
         coef_before=before,
         cost=full.problem.cost,
-        error_heldout=heldout_error(check, current, setup.state, group),
+        path_norm_after=_path_norm(group, current, setup.state) if slid else layer.problem.path_norm(refit.coef),
+        error_calibration=layer_error(replay, current, setup.state, group) if slid else float(np.sqrt(refit.error)),
+        error_heldout=layer_error(check, current, setup.state, group),
+        slid=slid,
     )
+
+
+def _path_norm(group: NeuronGroup, state: State, original: State) -> float:
+    """Return the path norm of a group as its weights stand."""
+    coef = written_coef(group, state, original).reshape(group.width, -1)
+    return float(input_norms(group, state).cpu().numpy() @ np.linalg.norm(coef, axis=1))
 
 
 def _repair(setup: Setup, replay: Replay, reader: Consumer, current: dict[str, Tensor]) -> None:
@@ -202,7 +240,10 @@ def _repair(setup: Setup, replay: Replay, reader: Consumer, current: dict[str, T
 
 
 def _worth_repairing(setup: Setup, widths: Mapping[str, int]) -> list[Consumer]:
-    """Return the readers behind the first consumer that changes."""
+    """Return the readers behind the first consumer that changes, but for the producers of groups.
+
+    Refitting those as well was measured to gain nothing: the consumers behind them correct more.
+    """
     changed = [
         _first(setup.graph, group.consumers)
         for group in setup.neurons.groups
@@ -214,7 +255,12 @@ def _worth_repairing(setup: Setup, widths: Mapping[str, int]) -> list[Consumer]:
     for node in setup.graph.nodes[min(changed) :]:
         if setup.graph.index(node) in changed or any(source in dirty for source in node.all_input_nodes):
             dirty.add(node)
-    return [reader for reader in setup.neurons.readers if reader.layer.source in dirty]
+    producers = {group.producer.node for group in setup.neurons.groups}
+    return [
+        reader
+        for reader in setup.neurons.readers
+        if reader.layer.source in dirty and reader.layer.node not in producers
+    ]
 
 
 def _first(graph: ModelGraph, consumers: Sequence[Consumer]) -> int:

@@ -63,27 +63,44 @@ class Replay:
         kept = tuple(keep)
         spent = 0
         moved: dict[int, tuple[Values, Values]] = {}
-        with torch.no_grad():
-            for position, batch in enumerate(self._batches):
-                at_cut = self._at_cut(position, batch, current, cut)
-                if remember:
-                    spent += _bytes(at_cut)
-                    if spent <= self._limit:
-                        moved[position] = at_cut
-                        self._cache.pop(position, None)
-                before, after = at_cut
-                same = before is after and _same_state(self._original, current)
-                original = self.graph.run(self._original, before, span=(cut, stop), keep=kept)
-                yield (
-                    original,
-                    original if same else self.graph.run(current, after, span=(cut, stop), keep=kept),
-                )
+        for position, batch in enumerate(self._batches):
+            at_cut = self._at_cut(position, batch, current, cut)
+            if remember:
+                spent += _bytes(at_cut)
+                if spent <= self._limit:
+                    moved[position] = at_cut
+                    self._cache.pop(position, None)
+            yield self._finish(at_cut, current, (cut, stop), kept)
         if remember:
             self._cut, self._cache = cut, moved
 
+    def at_cut(self, current: State, *, cut: int) -> Iterator[tuple[Values, Values]]:
+        """Yield, per batch, all values alive at ``cut`` in the original and in the current network.
+
+        Reads the cache, but does not move it.
+        """
+        for position, batch in enumerate(self._batches):
+            yield self._at_cut(position, batch, current, cut)
+
+    def original_values(self, values: Values, *, span: tuple[int, int], keep: Iterable[fx.Node]) -> Values:
+        """Return values of the original network, from those alive at ``span[0]``."""
+        with torch.no_grad():
+            return self.graph.run(self._original, values, span=span, keep=keep)
+
+    @torch.no_grad()
+    def _finish(
+        self, pair: tuple[Values, Values], current: State, span: tuple[int, int], keep: tuple[fx.Node, ...]
+    ) -> tuple[Values, Values]:
+        before, after = pair
+        original = self.graph.run(self._original, before, span=span, keep=keep)
+        if before is after and _same_state(self._original, current):
+            return original, original
+        return original, self.graph.run(current, after, span=span, keep=keep)
+
+    @torch.no_grad()
     def _at_cut(self, position: int, batch: Tensor, current: State, cut: int) -> tuple[Values, Values]:
         first, pair = 0, None
-        if position in self._cache:
+        if position in self._cache and self._cut <= cut:
             first, pair = self._cut, self._cache[position]
         if pair is None:
             start = self.graph.start(batch)

@@ -32,8 +32,8 @@ from pathnorm.problems.reconstruction import LayerReconstruction
 __all__ = [
     "LayerState",
     "collect",
-    "heldout_error",
     "input_norms",
+    "layer_error",
     "layer_state",
     "write_consumer",
     "write_group",
@@ -72,10 +72,15 @@ def collect(
     *,
     max_positions: int | None,
     seed: int,
+    cut: int | None = None,
 ) -> tuple[Moments, ...]:
-    """Return the moments of ``targets`` (consumers of one group), one streaming pass."""
+    """Return the moments of ``targets`` (consumers of one group), one streaming pass.
+
+    The cache of ``replay`` moves to the first target, or to ``cut`` before it.
+    """
     graph = replay.graph
-    cut = min(graph.index(consumer.layer.node) for consumer in targets)
+    if cut is None:
+        cut = min(graph.index(consumer.layer.node) for consumer in targets)
     stop = max(graph.index(consumer.site.node) for consumer in targets) + 1
     keep = {node for c in targets for node in (c.layer.source, c.layer.node, c.site.node)}
     gains = [output_gain(consumer, original) for consumer in targets]
@@ -170,7 +175,7 @@ def write_consumer(
         current[consumer.site.norm.mean] = (mean.double() - intercept).to(mean.dtype)
 
 
-def heldout_error(replay: Replay, current: State, original: State, group: NeuronGroup) -> float:
+def layer_error(replay: Replay, current: State, original: State, group: NeuronGroup) -> float:
     """Return the relative error of a group's outputs on the batches of ``replay``, consumers stacked."""
     graph = replay.graph
     cut = min(graph.index(consumer.layer.node) for consumer in group.consumers)

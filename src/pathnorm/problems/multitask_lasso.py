@@ -136,8 +136,7 @@ class MultitaskLasso:
         correlation = self.cross - product  # Phi' R
         along = float((coef * correlation).sum())  # <Phi V, R>
         explained = float((coef * self.cross).sum())  # <Phi V, Psi>
-        # Rounding of the moments may leave a tiny negative square.
-        residual = max(self.energy - explained - along, 0.0)  # ||R||^2
+        residual = self._residual(explained, along)
         penalty = self.lam * float((self.weights * self.blocks.norms(coef)).sum())
         violation = float((self.blocks.norms(correlation) / self.weights).max()) / self.lam
         largest = 1.0 / violation if violation > 0.0 else math.inf
@@ -148,6 +147,17 @@ class MultitaskLasso:
         # P - D without the energy, which would cancel: what is left of it is accurate.
         gap = 0.5 * (1.0 - scale) ** 2 * residual + penalty - scale * along
         return Certificate(primal=primal, dual=primal - max(gap, 0.0), scope="dictionary")
+
+    def _residual(self, explained: float, along: float) -> float:
+        """``||R||^2`` from ``<Phi V, Psi>`` and ``<Phi V, R>``."""
+        square = self.energy - explained - along
+        # Rounding may leave a small negative square; a large one is no rounding.
+        if square < -1e-4 * (self.energy + abs(explained) + abs(along)):
+            raise ValueError(
+                "gram, cross and energy must be the moments of one set of samples; got moments under which "
+                f"a residual has the squared norm {square:.3g}. Sum all three over the same samples, in float64."
+            )
+        return max(square, 0.0)
 
     def _coef(self, coef: Array) -> Array:
         coef = _matrix(coef, "coef", self.cross)

@@ -136,6 +136,10 @@ class LayerReconstruction:
             cost=self.cost[keep],
         )
 
+    def measured_in(self, root: Array) -> LayerReconstruction:
+        """Return the problem whose error is ``||(Psi - Phi V) S^(1/2)||``, for a root (D, D) of the metric S."""
+        return LayerReconstruction(self.gram, self.cross @ root, root.T @ self.outer @ root, self.block, self.cost)
+
     def ranks(self, tolerance: float) -> tuple[int, int]:
         """Return the numerical ranks of Phi and Psi: singular values above ``tolerance`` times the largest."""
         return _rank(self.gram, tolerance), _rank(self.outer, tolerance)

@@ -96,6 +96,10 @@ class GroupRecord:
         these features with an error as small has a smaller path norm.
     ridge : float
         Ridge of the refit relative to the mean eigenvalue of the Gram matrix.
+    slid : bool
+        Whether the neurons were moved after the refit; errors and path norm are then those of the moved
+        layer, while the certificate and the lower bound of the path norm speak of the original neurons
+        at the refit's error.
     theorem_applies, theorem_reason : bool, str
         Whether the layer-width theorem covers this layer, and why or why not.
     error_curve : tuple of float
@@ -124,6 +128,7 @@ class GroupRecord:
     path_norm_after: float = _exact()
     path_norm_lower_bound: float = _certified()
     ridge: float = _exact()
+    slid: bool = _exact(default=False)
     theorem_applies: bool = _exact()
     theorem_reason: str = _exact()
     error_curve: tuple[float, ...] = _measured(default=(), repr=False)
@@ -181,6 +186,8 @@ class CompressionRecord:
     samples_heldout: int = _exact()
     budget: dict[str, float] = _exact()
     selector: str = _exact()
+    outputs: str = _exact(default="values")
+    slide_steps: int = _exact(default=0)
     seed: int = _exact()
     seconds: float = _measured()
     peak_memory_mb: float = _measured()

@@ -44,10 +44,10 @@ from pathnorm.solvers.solution import Solution, Status
 __all__ = ["multitask_lasso", "multitask_lasso_path"]
 
 # Relative to the curvature of each neuron, so none of these depends on the units of the data.
-_SIGMA_START, _SIGMA_GROWTH, _SIGMA_MAX = 30.0, 10.0, 1e12
-_MAX_INNER = 25  # Newton steps per proximal step: a safeguard, two to eight are usual
+_SIGMA_START, _SIGMA_GROWTH, _SIGMA_MAX = 30.0, 10.0, 1e8
+_MAX_INNER = 10  # Newton steps per proximal step: a safeguard, two to eight are usual
 _ONE_THREAD_ROWS = 1024
-_PATIENCE = 4  # proximal steps at full sigma without progress before giving up
+_PATIENCE = 6  # proximal steps without progress, at no larger sigma than before, until giving up
 
 
 def multitask_lasso(
@@ -149,7 +149,8 @@ def _rotated_proximal_point(
 def _proximal_point(problem: MultitaskLasso, coef: Array, tol: float, max_iter: int) -> tuple[Array, int, Status]:
     """Best certified iterate, number of Newton steps, and the reason to stop."""
     relative = _relative_step(problem)
-    sigma, sigma_max, steps, idle = _SIGMA_START, _SIGMA_MAX, 0, 0
+    sigma, sigma_max, largest = _SIGMA_START, _SIGMA_MAX, 0.0
+    steps = idle = 0
     point = _Point(coef, problem.gram @ coef)
     best = _certified(problem, point)
     while idle < _PATIENCE:
@@ -175,9 +176,10 @@ def _proximal_point(problem: MultitaskLasso, coef: Array, tol: float, max_iter: 
             point = point.towards(newton, step.search(shrunk, point, newton))
             steps += 1
         coef = here.coef
-        idle = idle + 1 if sigma >= sigma_max and best.gap > 0.5 * at_start else 0
+        idle = idle + 1 if sigma <= largest and best.gap > 0.9 * at_start else 0
+        largest = max(sigma, largest)
         # An inner problem that took many steps was too far from the last one.
-        growth = _SIGMA_GROWTH if inner <= 5 else 3.0 if inner <= 9 else 1.0 if inner <= 14 else 0.3
+        growth = _SIGMA_GROWTH if inner <= 5 else 3.0 if inner <= 7 else 0.3
         sigma = min(growth * sigma, sigma_max)
         if sigma_max < 1e-3:
             raise ValueError(
@@ -192,7 +194,7 @@ def _relative_step(problem: MultitaskLasso) -> Array:
     rows = problem.blocks.sum(0.0 * problem.gram.diagonal() + 1.0)
     curvature = problem.blocks.sum(problem.gram.diagonal()) / rows
     # cross is not zero here, so neither is the largest curvature.
-    return 1.0 / curvature.clip(min=1e-8 * float(curvature.max()))
+    return 1.0 / curvature.clip(min=1e-16 * float(curvature.max()))
 
 
 @dataclass(frozen=True, slots=True)
