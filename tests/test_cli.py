@@ -34,7 +34,7 @@ class FakeCompression:
         self.fail_onnx = fail_onnx
 
     def save(self, folder, *, force=False):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "recipe.json").write_text("{}")
         (folder / "record.json").write_text(self.record.to_json())
 
@@ -90,6 +90,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(job, capsys):
 
 def test_the_options_reach_the_library(job):
     options = "--macs 0.25 --selector lasso --skip a b --skip c --round-to 8 --seed 3 --batch-size 16 --samples 5"
+    options += " --outputs logits --slide 40"
     labels = ["--labels", str(job.folder / "y.npy")]
     assert cli.main([*job.argv, *options.split(), *labels]) == 0
     model, data, passed = job.calls[0]
@@ -101,6 +102,8 @@ def test_the_options_reach_the_library(job):
         "macs": 0.25,
         "error": None,
         "selector": "lasso",
+        "outputs": "logits",
+        "slide": 40,
         "skip": ("a", "b", "c"),
         "round_to": 8,
         "seed": 3,

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pathnorm
-from pathnorm.errors import MissingExtraError, OutputFolderError, PathnormError
+from pathnorm.errors import MissingExtraError, PathnormError
+from pathnorm.report.folder import new_folder, refuse_existing
 
 if TYPE_CHECKING:
     from pathnorm.deep.images import ImageOptions
@@ -81,7 +81,7 @@ def _compress(arguments: argparse.Namespace) -> Outcome:
     from pathnorm.deep import sources
 
     out: Path = arguments.out
-    _refuse_existing(out, force=arguments.force)
+    refuse_existing(out, force=arguments.force)
     model = sources.load_model(arguments.factory, arguments.weights)
     data = sources.load_data(arguments.data, images=_image_options(arguments), limit=arguments.samples)
     labels = None
@@ -104,6 +104,8 @@ def _compress(arguments: argparse.Namespace) -> Outcome:
             seed=arguments.seed,
             labels=labels,
             round_to=arguments.round_to,
+            outputs=arguments.outputs,
+            slide=arguments.slide,
             batch_size=arguments.batch_size,
             progress=progress,
         )
@@ -114,10 +116,9 @@ def _compress(arguments: argparse.Namespace) -> Outcome:
 
 
 def _write(result: Any, out: Path, *, onnx: bool, force: bool) -> list[str]:
-    """Make the whole folder beside its place and move it there, so that a failure leaves nothing behind."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as name:
-        made = Path(name) / "made"
+    """Write the folder and return the names of its files."""
+    # A file that an earlier run left and this one does not make would belong to another model.
+    with new_folder(out, force=force, stale=OPTIONAL_FILES) as made:
         result.save(made)
         try:
             result.record.to_html(made / "report.html")
@@ -125,37 +126,18 @@ def _write(result: Any, out: Path, *, onnx: bool, force: bool) -> list[str]:
             print(f"pathnorm: no report.html: {error}", file=sys.stderr)
         if onnx:
             result.to_onnx(made / "model.onnx")
-        _refuse_existing(out, force=force)
-        names = sorted(path.name for path in made.iterdir())
-        out.mkdir(exist_ok=True)
-        # What an earlier run left and this one does not make would belong to another model.
-        for stale in OPTIONAL_FILES - set(names):
-            (out / stale).unlink(missing_ok=True)
-        for file in names:
-            os.replace(made / file, out / file)
-    return names
+        return sorted(path.name for path in made.iterdir())
 
 
 def _demo(arguments: argparse.Namespace) -> Outcome:
     _ = pathnorm.compress  # says which extra is missing
     from pathnorm.demo.run import run_demo
 
-    _refuse_existing(arguments.out, force=arguments.force)
+    refuse_existing(arguments.out, force=arguments.force)
     with _progress() as progress:
         result = run_demo(arguments.out, seed=arguments.seed, force=arguments.force, progress=progress)
     print(f"pathnorm: written to {arguments.out}", file=sys.stderr)
     return Outcome(result.table(), {"verb": "demo", "out": str(arguments.out)} | result.to_dict())
-
-
-def _refuse_existing(out: Path, *, force: bool) -> None:
-    """Refuse before the work, not after it."""
-    if out.exists() and not out.is_dir():
-        raise OutputFolderError(f"The output must be a folder; {out} is a file. Give another name.")
-    if out.is_dir() and any(out.iterdir()) and not force:
-        raise OutputFolderError(
-            f"The output folder must be new or empty; {out} has files in it. "
-            "Give another folder, or --force to replace what is in it."
-        )
 
 
 def _image_options(arguments: argparse.Namespace) -> ImageOptions | None:
@@ -254,6 +236,15 @@ def _add_compress(verbs: Any) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write")
     parser.add_argument("--labels", metavar="L", help=".npy or .npz array of labels, for the report only")
     parser.add_argument("--selector", choices=SELECTORS, default="backward", help="how neurons are chosen")
+    parser.add_argument(
+        "--outputs",
+        choices=("values", "logits"),
+        default="values",
+        help="what the network's outputs are: decides which errors matter",
+    )
+    parser.add_argument(
+        "--slide", metavar="N", type=_natural, default=0, help="N local steps in which kept neurons move, per layer"
+    )
     parser.add_argument("--skip", metavar="NAME", nargs="+", action="extend", default=[], help="layers to leave alone")
     parser.add_argument("--round-to", metavar="N", type=_count, default=1, help="widths are multiples of N")
     parser.add_argument("--samples", metavar="N", type=_count, help="use the first N samples only")

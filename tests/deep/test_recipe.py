@@ -35,11 +35,13 @@ def test_a_saved_network_comes_back_exactly(saved, build, sample):
 def test_an_existing_folder_is_kept_unless_forced(saved):
     made, folder = saved
     (folder / "mine.txt").write_text("keep")
-    with pytest.raises(OutputFolderError, match="must not exist"):
+    with pytest.raises(OutputFolderError, match="must be new or empty"):
         made.save(folder)
     assert (folder / "mine.txt").read_text() == "keep"
+    before = (folder / "record.json").stat().st_ino
     made.save(folder, force=True)
-    assert not (folder / "mine.txt").exists()
+    assert (folder / "mine.txt").read_text() == "keep"  # never delete what is not ours
+    assert (folder / "record.json").stat().st_ino != before
 
 
 def test_a_full_disk_leaves_nothing_behind(saved, tmp_path, monkeypatch):

@@ -186,6 +186,15 @@ def test_hard_features_are_solved_all_the_same(seed, log_share, kind):
     assert solution.converged
 
 
+@pytest.mark.parametrize("share", [1e-3, 1e-4, 1e-5])
+@pytest.mark.parametrize("seed", range(4))
+def test_tight_gaps_take_few_steps(seed, share):
+    # Newton points are free of the rounding that soft-thresholding multiplies by sigma.
+    solution = multitask_lasso(layer_problem(seed, share), tol=1e-11)
+    assert solution.certificate.gap <= 1e-11
+    assert solution.n_iter <= 50
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=SEEDS, share=SHARES)
 def test_more_outputs_than_neurons(seed, share):
@@ -224,6 +233,13 @@ def test_a_path_is_the_solutions_in_the_order_asked():
     assert multitask_lasso_path(problem, []) == []
 
 
+def test_a_path_starts_from_the_last_solution():
+    problem = layer_problem(5, 0.1)
+    first, second = multitask_lasso_path(problem, [problem.lam, problem.lam])
+    assert first.n_iter > 0
+    assert second.n_iter == 0
+
+
 def test_a_start_is_used_and_not_written_to():
     problem = layer_problem(5, 0.1)
     solution = multitask_lasso(problem, tol=1e-6)
@@ -233,6 +249,17 @@ def test_a_start_is_used_and_not_written_to():
     assert again.coef is not start
     multitask_lasso(problem.with_lam(0.5 * problem.lam), start=start)
     assert np.array_equal(start, solution.coef)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_a_start_at_which_no_neuron_is_active(kind, capfd):
+    features, targets = relu_layer(5)
+    start = np.linalg.lstsq(features, targets, rcond=None)[0]
+    if kind == "torch":
+        features, targets, start = (torch.from_numpy(array) for array in (features, targets, start))
+    problem = MultitaskLasso.from_samples(features, targets, 1.0)
+    assert multitask_lasso(problem.with_lam(0.99 * problem.lam_max), start=start).converged
+    assert capfd.readouterr() == ("", "")  # LAPACK prints where it is given an empty matrix
 
 
 def test_too_few_steps_are_a_status_and_a_warning():

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pathnorm.deep.surgery import install
-from pathnorm.errors import OutputFolderError, RecipeError
+from pathnorm.errors import RecipeError
+from pathnorm.report.folder import new_folder
 from pathnorm.report.records import CompressionRecord
 
 __all__ = ["load", "make_recipe", "save_compression"]
@@ -50,56 +47,19 @@ def save_compression(
     Raises
     ------
     OutputFolderError
-        If ``folder`` exists and ``force`` is false, or cannot be written.
+        If ``folder`` has files and ``force`` is false, or cannot be written.
     """
     with new_folder(folder, force=force) as draft:
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-        save_file(weights, draft / _WEIGHTS)
+        try:
+            save_file(weights, draft / _WEIGHTS)
+        except SafetensorError as error:  # how safetensors reports what the disk says
+            raise OSError(str(error)) from error
         (draft / _WEIGHTS).chmod(0o644)
         full = {**recipe, "sha256": _digest(draft / _WEIGHTS)}
         (draft / _RECIPE).write_text(json.dumps(full, indent=1), encoding="utf-8")
         (draft / _RECORD).write_text(record.to_json(), encoding="utf-8")
     return folder
-
-
-@contextmanager
-def new_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
-    """Build a folder beside its final place and move it there only when everything was written.
-
-    Parameters
-    ----------
-    folder : Path
-    force : bool
-        Replace an existing folder.
-
-    Raises
-    ------
-    OutputFolderError
-        If the folder exists and ``force`` is false, or a file cannot be written (e.g. a full disk).
-    """
-    if folder.exists() and not force:
-        raise OutputFolderError(
-            f"The output folder must not exist. {folder} does. Choose another one, or pass force=True (--force)."
-        )
-    if folder.exists() and not folder.is_dir():
-        raise OutputFolderError(f"The output must be a folder. {folder} is a file. Choose another name.")
-    draft = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        yield draft
-        draft.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(draft, folder)
-    except (OSError, SafetensorError) as error:
-        raise OutputFolderError(
-            f"The output must be written completely. Writing {folder} failed: {error}. "
-            "Nothing was left behind; free some space or choose another place."
-        ) from error
-    finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
 
 
 def load(factory: Callable[[], nn.Module], folder: str | Path) -> nn.Module:

@@ -62,6 +62,7 @@ def slide(replay: Replay, group: NeuronGroup, keep: Tensor, current: dict[str, T
     graph = replay.graph
     small = sliced_state(current, [group], {group.name: keep})
     moving = {key: small[key].clone().requires_grad_(True) for key in _moving_keys(group, small)}
+    _freeze_removed_inputs(moving[group.producer.weight])
     ends = readouts(graph, group)
     span = (start_of(graph, group), max(graph.index(node) for node in ends) + 1)
     batches = replay.at_cut(current, cut=span[0])
@@ -90,6 +91,13 @@ def slide(replay: Replay, group: NeuronGroup, keep: Tensor, current: dict[str, T
     if moved:
         _write(group, keep, moving, current)
     return moved
+
+
+def _freeze_removed_inputs(weight: Tensor) -> None:
+    """Keep the columns of inputs that were removed before (zero in every row) at zero."""
+    used = (weight.detach() != 0).transpose(0, 1).flatten(1).any(1)
+    mask = used.view(1, -1, *[1] * (weight.ndim - 2)).to(weight.dtype)
+    weight.register_hook(lambda gradient: gradient * mask)
 
 
 def _endless(replay: Replay, current: State, cut: int) -> Iterable[tuple[Any, Any]]:

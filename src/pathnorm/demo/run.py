@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +15,8 @@ from torch import Tensor, nn
 from pathnorm.deep.compress import compress
 from pathnorm.demo.baseline import magnitude_prune
 from pathnorm.demo.digits import DigitsSplit, Progress, accuracy, digits_cnn, load_split, train
-from pathnorm.errors import OutputFolderError
 from pathnorm.report.comparison import ComparisonPoint, comparison_table
+from pathnorm.report.folder import new_folder, refuse_existing
 from pathnorm.report.records import CompressionRecord
 from pathnorm.report.render import write_html
 
@@ -27,7 +24,6 @@ __all__ = ["BUDGETS", "DemoResult", "run_demo"]
 
 BUDGETS = (0.5, 0.25, 0.1)
 OURS, BASELINE = "pathnorm", "magnitude + BatchNorm"
-_FILES = ("report.html", "record.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +89,7 @@ def run_demo(
     out : Path
         Folder to write ``report.html`` and ``record.json`` to.
     force : bool
-        Whether ``out`` may exist. The two files are then replaced, others are left alone.
+        Whether ``out`` may have files. The two are then replaced, others are left alone.
     budgets : sequence of float
         Shares of the parameters to keep. The report shows the middle one in detail.
     progress : callable or None
@@ -102,10 +98,10 @@ def run_demo(
     Raises
     ------
     OutputFolderError
-        If ``out`` exists and ``force`` is false, or if it cannot be written.
+        If ``out`` has files in it and ``force`` is false, or if it cannot be written.
     """
     out = Path(out)
-    _refuse_existing(out, force)
+    refuse_existing(out, force=force)
     started = time.perf_counter()
     split = load_split(seed)
     dense = train(digits_cnn(), split, seed=seed, epochs=epochs, progress=progress)
@@ -132,7 +128,7 @@ def _compare(
     records: list[CompressionRecord] = []
     for done, budget in enumerate(budgets):
         asked = f"params {budget:g}"
-        smaller = compress(dense, split.train_images, params=budget, seed=seed)
+        smaller = compress(dense, split.train_images, params=budget, outputs="logits", seed=seed)
         record = smaller.record
         records.append(record)
         if not points:
@@ -167,45 +163,16 @@ def _relative_error(before: Tensor, after: Tensor) -> float:
     return float((after - before).double().norm() / before.double().norm())
 
 
-def _refuse_existing(out: Path, force: bool) -> None:
-    if out.exists() and not (force and out.is_dir()):
-        raise OutputFolderError(
-            f"The output folder must not exist yet. {out} is a {'folder' if out.is_dir() else 'file'}. "
-            f"Choose another one{', or replace its report with --force' if out.is_dir() else ''}."
-        )
-
-
 def _publish(result: DemoResult, force: bool) -> None:
-    """Write everything beside the folder, then move it there: the folder is whole or absent."""
-    out = result.folder
+    """Write the report of the middle budget, and the records of all."""
     main = (len(result.records) - 1) // 2
     share = result.records[main].budget["params"]
-    building: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        building.chmod(0o755)  # mkdtemp makes it private
+    with new_folder(result.folder, force=force) as draft:
         write_html(
             result.records[main],
-            building / "report.html",
+            draft / "report.html",
             comparison=result.points,
             title=f"Handwritten digits: a convolutional network with {share:.0%} of its parameters",
         )
         text = json.dumps(result.to_dict(), indent=2, allow_nan=False)
-        (building / "record.json").write_text(text + "\n", encoding="utf-8")
-        _refuse_existing(out, force)
-        if out.exists():
-            for name in _FILES:
-                os.replace(building / name, out / name)
-        else:
-            building.rename(out)
-    except OutputFolderError:
-        raise
-    except OSError as error:
-        raise OutputFolderError(
-            f"The output folder must be writable. Writing {out} failed: {error.strerror or error}. "
-            "Free some space or choose another folder."
-        ) from error
-    finally:
-        if building is not None and building.exists():
-            shutil.rmtree(building, ignore_errors=True)
+        (draft / "record.json").write_text(text + "\n", encoding="utf-8")

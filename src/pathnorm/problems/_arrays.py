@@ -66,6 +66,8 @@ def inverse_psd(matrix: Array) -> Array | None:
         torch = sys.modules["torch"]
         factor, info = torch.linalg.cholesky_ex(matrix)
         return None if info > 0 else torch.cholesky_inverse(factor)
+    if matrix.shape[0] == 0:  # LAPACK complains
+        return matrix
     # The transpose of a symmetric C-ordered matrix is itself in Fortran order: no copy.
     factor, info = lapack.dpotrf(matrix.T, lower=1)
     if info != 0:

@@ -144,7 +144,7 @@ class MultitaskLasso:
         best = (self.energy - explained) / residual if residual > 0.0 else 1.0
         scale = min(max(best, 0.0), largest)
         primal = 0.5 * residual + penalty
-        # P - D without the energy, which would cancel: what is left of it is accurate.
+        # P - D written out: the energy cancels on paper, and the gap is not a difference of large numbers.
         gap = 0.5 * (1.0 - scale) ** 2 * residual + penalty - scale * along
         return Certificate(primal=primal, dual=primal - max(gap, 0.0), scope="dictionary")
 
@@ -221,7 +221,9 @@ def _check_gram(gram: Array, cross: Array) -> None:
 def _number(value: float, name: str, required: str, *, positive: bool = True) -> float:
     number = float(value)
     if not math.isfinite(number) or number < 0.0 or (positive and number == 0.0):
-        advice = "Start below problem.lam_max." if name == "lam" else "Pass the sum of squares of the targets."
+        advice = (
+            "Start below problem.lam_max." if name == "lam" else "Pass the sum of squares of the targets."
+        )
         raise ValueError(f"{name} must be {required}; got {value!r}. {advice}")
     return number
 

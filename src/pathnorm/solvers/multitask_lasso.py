@@ -1,18 +1,8 @@
-r"""Proximal point steps on the multitask lasso, each solved by semismooth Newton on its dual.
+"""Certified solutions of the multitask lasso by proximal point steps with Newton inside.
 
-A step from the centre ``B`` minimises ``f(V) + p(V) + sum_k ||V_k - B_k||^2 / (2 sigma_k)``, with
-``f(V) = <V, GV>/2 - <V, C>`` and p the penalty. Written as a maximum over W, ``f`` becomes linear in V,
-so V is one group soft-thresholding, and W minimises the smooth convex function
-
-    psi(W) = <W, GW>/2 - min_V [<V, GW - C> + p(V) + sum_k ||V_k - B_k||^2 / (2 sigma_k)],
-    grad psi(W) = G (W - V(W)),    V(W) = prox(B - sigma (GW - C)).
-
-``<W - V, G (W - V)>/2`` is the duality gap of the step. The Newton matrix lives on the active rows only,
-and there it is ``M (x) I_D`` minus one rank-one term per neuron, with ``M = G_AA + diag(alpha)``: a step
-costs one Cholesky factorisation of size P_A and one solve of size K_A, for any number of outputs D. Outer
-steps converge superlinearly as sigma grows; ill-conditioned, singular and duplicated features are no
-special case.
-
+Every outer step adds ``sum_k ||V_k - B_k||^2 / (2 sigma_k)`` around the last answer B, which makes a problem that
+semismooth Newton solves in a few exact steps (:mod:`pathnorm.solvers._proximal_step`). The outer steps converge
+superlinearly as sigma grows; ill-conditioned, singular and duplicated features are no special case.
 [LST18] Li, Sun, Toh, "A highly efficient semismooth Newton augmented Lagrangian method", 2018.
 """
 
@@ -28,17 +18,9 @@ from typing import cast
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from pathnorm.errors import CertificateWarning
-from pathnorm.problems._arrays import (
-    Array,
-    Blocks,
-    add_to_diagonal,
-    float64_copy,
-    inverse_psd,
-    is_torch,
-    namespace,
-    positions,
-)
+from pathnorm.problems._arrays import Array, float64_copy, is_torch, namespace
 from pathnorm.problems.multitask_lasso import MultitaskLasso
+from pathnorm.solvers._proximal_step import Point, ProximalStep
 from pathnorm.solvers.solution import Solution, Status
 
 __all__ = ["multitask_lasso", "multitask_lasso_path"]
@@ -92,6 +74,8 @@ def multitask_lasso(
     if certificate.gap <= tol:
         status = Status.CONVERGED
     else:
+        # Rotated back and certified afresh, an answer may lose the last digits it was accepted for.
+        status = Status.STALLED if status is Status.CONVERGED else status
         message = f"{status.value} Relative gap {certificate.gap:.2e}, tol {tol:.2e}, {steps} Newton steps."
         warnings.warn(message, CertificateWarning, stacklevel=2)
     return Solution(problem, coef, certificate, status, steps)
@@ -146,16 +130,18 @@ def _rotated_proximal_point(
     return coef @ basis.T, steps, status
 
 
-def _proximal_point(problem: MultitaskLasso, coef: Array, tol: float, max_iter: int) -> tuple[Array, int, Status]:
+def _proximal_point(
+    problem: MultitaskLasso, coef: Array, tol: float, max_iter: int
+) -> tuple[Array, int, Status]:
     """Best certified iterate, number of Newton steps, and the reason to stop."""
     relative = _relative_step(problem)
     sigma, sigma_max, largest = _SIGMA_START, _SIGMA_MAX, 0.0
     steps = idle = 0
-    point = _Point(coef, problem.gram @ coef)
+    point = Point(coef, problem.gram @ coef)
     best = _certified(problem, point)
     while idle < _PATIENCE:
         at_start = best.gap
-        step = _ProximalStep(problem, coef, sigma * relative)
+        step = ProximalStep(problem, coef, sigma * relative)
         for inner in range(_MAX_INNER):
             shrunk = step.shrink(point.product)
             # The shrunk point carries the rounding of G W times sigma, the Newton point does not.
@@ -190,28 +176,11 @@ def _proximal_point(problem: MultitaskLasso, coef: Array, tol: float, max_iter: 
 
 
 def _relative_step(problem: MultitaskLasso) -> Array:
-    """One over the mean curvature ``G_ii`` of each neuron (K,); a dead neuron takes the average one."""
+    """One over the mean curvature ``G_ii`` of each neuron (K,), bounded where a neuron is dead."""
     rows = problem.blocks.sum(0.0 * problem.gram.diagonal() + 1.0)
     curvature = problem.blocks.sum(problem.gram.diagonal()) / rows
     # cross is not zero here, so neither is the largest curvature.
     return 1.0 / curvature.clip(min=1e-16 * float(curvature.max()))
-
-
-@dataclass(frozen=True, slots=True)
-class _Point:
-    """A coefficient array and ``product == gram @ coef``."""
-
-    coef: Array
-    product: Array
-
-    def towards(self, other: _Point, length: float) -> _Point:
-        """The point at ``length`` on the segment to ``other``, and ``other`` itself at 1."""
-        if length == 1.0:
-            return other
-        return _Point(
-            (1.0 - length) * self.coef + length * other.coef,
-            (1.0 - length) * self.product + length * other.product,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,110 +189,9 @@ class _Answer:
     gap: float
 
 
-def _certified(problem: MultitaskLasso, point: _Point) -> _Answer:
+def _certified(problem: MultitaskLasso, point: Point) -> _Answer:
     return _Answer(point.coef, problem.certify_product(point.coef, point.product).gap)
 
 
 def _better(one: _Answer, other: _Answer) -> _Answer:
     return one if one.gap <= other.gap else other
-
-
-@dataclass(frozen=True, slots=True)
-class _Shrunk:
-    """``V(W)``, zero outside the active ``rows``; before shrinking, ``moved`` with those block ``norms``."""
-
-    point: _Point
-    moved: Array
-    rows: Array
-    neurons: Array
-    blocks: Blocks
-    directions: Array
-    norms: Array
-
-
-@dataclass(frozen=True, slots=True)
-class _ProximalStep:
-    """The function psi of one proximal step around ``centre``; ``sigma`` (K,)."""
-
-    problem: MultitaskLasso
-    centre: Array
-    sigma: Array
-
-    @property
-    def threshold(self) -> Array:
-        return self.sigma * self.problem.lam * self.problem.weights
-
-    def shrink(self, product: Array) -> _Shrunk:
-        """``V(W)`` with its support."""
-        sigma, threshold = self.problem.blocks.spread(self.sigma)[:, None], self.threshold
-        moved = self.centre - sigma * (product - self.problem.cross)
-        norms = self.problem.blocks.norms(moved)
-        neurons = positions(norms > threshold)
-        rows, blocks = self.problem.blocks.select(neurons)
-        norms = norms[neurons]
-        directions = moved[rows] / blocks.spread(norms)[:, None]
-        coef = 0.0 * moved
-        coef[rows] = blocks.spread(norms - threshold[neurons])[:, None] * directions
-        product = self.problem.gram[rows].T @ coef[rows]
-        return _Shrunk(_Point(coef, product), moved, rows, neurons, blocks, directions, norms)
-
-    def is_solved(self, shrunk: _Shrunk, point: _Point) -> bool:
-        """Whether the duality gap of the step is a fraction of the length of the step."""
-        gap = ((point.coef - shrunk.point.coef) * (point.product - shrunk.point.product)).sum()
-        moved = self.problem.blocks.norms(shrunk.point.coef - self.centre) ** 2 / self.sigma
-        return bool(gap <= 0.25 * moved.sum())
-
-    def newton(self, shrunk: _Shrunk, point: _Point) -> _Point | None:
-        """The Newton point ``V - T``, supported on the active rows; None where M is indefinite.
-
-        T solves ``(M (x) I - sum_k beta_k u_k u_k') T = G_A (V - W)`` with u_k the direction of block k.
-        """
-        rows, blocks = shrunk.rows, shrunk.blocks
-        sigma, threshold = self.sigma[shrunk.neurons], self.threshold[shrunk.neurons]
-        alpha = shrunk.norms / (sigma * (shrunk.norms - threshold))
-        beta = threshold / (sigma * (shrunk.norms - threshold))
-        gram = self.problem.gram[rows]
-        system = gram[:, rows]
-        add_to_diagonal(system, blocks.spread(alpha))
-        inverse = inverse_psd(system)
-        if inverse is None:
-            return None
-        step = inverse @ (point.product - shrunk.point.product)[rows]  # -T, if it were not for the rank-one terms
-        # Woodbury: one unknown per neuron for the rank-one terms.
-        outer = blocks.sum(blocks.sum(inverse * (shrunk.directions @ shrunk.directions.T)).T)
-        root = beta**0.5
-        capacity = -(root[:, None] * root) * outer
-        add_to_diagonal(capacity, root / root)
-        right = root * blocks.sum((shrunk.directions * step).sum(1))
-        lengths = root * namespace(root).linalg.solve(capacity, right)
-        coef = 1.0 * shrunk.point.coef
-        coef[rows] += step + inverse @ (blocks.spread(lengths)[:, None] * shrunk.directions)
-        return _Point(coef, gram.T @ coef[rows])
-
-    def search(self, shrunk: _Shrunk, point: _Point, newton: _Point) -> float:
-        """Length in (0, 1] at which psi has a small slope along the Newton direction, by bisection."""
-        blocks, sigma, threshold = self.problem.blocks, self.sigma, self.threshold
-        direction, change = newton.coef - point.coef, newton.product - point.product
-
-        def inner(one: Array, other: Array) -> Array:
-            return blocks.sum((one * other).sum(1))
-
-        # Blocks move along lines, so five inner products per neuron give the slope at any length.
-        at_point, along = inner(change, point.coef), inner(change, direction)
-        across, speed = inner(change, shrunk.moved), sigma * inner(change, change)
-        square = inner(shrunk.moved, shrunk.moved)
-
-        def slope(length: float) -> float:
-            squares = square - length * sigma * (2.0 * across - length * speed)
-            kept = 1.0 - threshold / (squares.clip(min=0.0) ** 0.5).clip(min=threshold)
-            return float((at_point + length * along - kept * (across - length * speed)).sum())
-
-        accept = 0.1 * abs(slope(0.0))
-        low, high, length = 0.0, 1.0, 1.0
-        for _ in range(30):
-            value = slope(length)
-            if value <= accept and (length == 1.0 or value >= -accept):
-                break
-            low, high = (low, length) if value > 0.0 else (length, high)
-            length = 0.5 * (low + high)
-        return length
