@@ -1,6 +1,6 @@
 """CIFAR-10 ResNet-20 and ResNet-56 at 2.0x and 2.1x fewer multiply-accumulates: no labels, no fine-tuning.
 
-    python -m benchmarks.cifar_resnet [--depth 20 56] [--samples 6000]
+    python -m benchmarks.cifar_resnet [--depth 20 56] [--samples 4000] [--slide 0 200]
 
 Calibration data are training images without their labels; accuracy is on all 10,000 test images.
 Writes ``benchmarks/results/cifar_resnet.json``.
@@ -9,6 +9,7 @@ Writes ``benchmarks/results/cifar_resnet.json``.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from pathlib import Path
 
@@ -100,7 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, nargs="+", default=[20, 56], choices=sorted(WEIGHTS))
     parser.add_argument("--factor", type=float, nargs="+", default=[2.0, 2.1], help="fewer multiply-accumulates")
-    parser.add_argument("--samples", type=int, default=6000, help="unlabelled training images")
+    parser.add_argument("--samples", type=int, default=4000, help="unlabelled training images")
+    parser.add_argument("--slide", type=int, nargs="+", default=[0, 200], help="local steps per layer")
     options = parser.parse_args()
     root = data_root()
     images, _ = load_cifar10(root, "train", options.samples)
@@ -109,15 +111,24 @@ def main() -> None:
     for depth in options.depth:
         model = load_resnet(depth, root)
         dense = accuracy(model, test, truth)
-        for factor in options.factor:
+        for factor, steps in itertools.product(options.factor, options.slide):
             started = time.perf_counter()
-            made = compress(model, images, macs=1.0 / factor)
+            made = compress(
+                model,
+                images,
+                macs=1.0 / factor,
+                outputs="logits",
+                slide=steps,
+                max_positions=16,
+                batch_size=100,
+            )
             seconds = time.perf_counter() - started
             record = made.record
             rows.append(
                 {
                     "network": f"ResNet-{depth}",
                     "factor_asked": factor,
+                    "slide": steps,
                     "factor_macs": record.macs_before / record.macs_after,
                     "factor_params": record.params_before / record.params_after,
                     "accuracy_dense": dense,
@@ -139,12 +150,16 @@ def main() -> None:
                     "rows": rows,
                 },
             )
-            print(f"{rows[-1]['network']} {factor}x: {100 * rows[-1]['accuracy']:.2f} % in {seconds:.0f} s", flush=True)
+            print(
+                f"{rows[-1]['network']} {factor}x slide {steps}: {100 * rows[-1]['accuracy']:.2f} % in {seconds:.0f} s",
+                flush=True,
+            )
     print_table(
-        ["network", "MACs", "parameters", "dense %", "compressed %", "lost", "seconds"],
+        ["network", "slide", "MACs", "parameters", "dense %", "compressed %", "lost", "seconds"],
         [
             [
                 row["network"],
+                str(row["slide"]),
                 f"{row['factor_macs']:.3f}x",
                 f"{row['factor_params']:.2f}x",
                 f"{100 * row['accuracy_dense']:.2f}",

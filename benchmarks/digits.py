@@ -148,7 +148,7 @@ def measure(name: str, seed: int, methods: set[str]) -> list[Row]:
 def _compress(model: nn.Module, images: Tensor, kept: float, selector: str, seed: int) -> nn.Module:
     from pathnorm.deep.compress import compress
 
-    return compress(model, images, widths=kept, selector=selector, seed=seed).model
+    return compress(model, images, widths=kept, selector=selector, outputs="logits", seed=seed).model
 
 
 def _label(row: Row) -> str:

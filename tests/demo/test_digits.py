@@ -79,6 +79,24 @@ def test_training_leaves_the_model_and_the_global_random_state_alone(split):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_training_uses_one_thread_and_gives_the_others_back(split):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        used = []
+        train(
+            digits_mlp(),
+            small(split),
+            seed=0,
+            epochs=1,
+            progress=lambda *call: used.append(torch.get_num_threads()),
+        )
+        assert used == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_weight_decay_makes_the_weights_smaller(split):
     def squared(weight_decay: float) -> float:
         model = train(digits_mlp(), split, seed=0, epochs=3, weight_decay=weight_decay)

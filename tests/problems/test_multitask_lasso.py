@@ -32,9 +32,7 @@ def test_value_is_the_objective_written_in_samples(seed, lam):
     features, targets, coef = samples(seed)
     weights = np.array([0.5, 2.0, 1.0])
     problem = MultitaskLasso.from_samples(features, targets, lam, weights, block_sizes=SIZES)
-    assert problem.value(coef) == pytest.approx(
-        direct_value(features, targets, coef, lam, weights, SIZES), rel=1e-12
-    )
+    assert problem.value(coef) == pytest.approx(direct_value(features, targets, coef, lam, weights, SIZES), rel=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
@@ -58,13 +56,9 @@ def test_a_gram_summed_in_float32_is_made_symmetric():
 def test_moments_carry_the_whole_problem(seed):
     features, targets, coef = samples(seed)
     from_samples = MultitaskLasso.from_samples(features, targets, 0.3)
-    from_moments = MultitaskLasso.from_moments(
-        features.T @ features, features.T @ targets, np.sum(targets**2), 0.3
-    )
+    from_moments = MultitaskLasso.from_moments(features.T @ features, features.T @ targets, np.sum(targets**2), 0.3)
     assert from_samples.certify(coef).primal == pytest.approx(from_moments.certify(coef).primal, rel=1e-12)
-    assert from_samples.certify(coef).dual == pytest.approx(
-        from_moments.certify(coef).dual, rel=1e-9, abs=1e-9
-    )
+    assert from_samples.certify(coef).dual == pytest.approx(from_moments.certify(coef).dual, rel=1e-9, abs=1e-9)
     assert from_samples.lam_max == pytest.approx(from_moments.lam_max, rel=1e-12)
 
 

@@ -147,7 +147,7 @@ def test_lam_max_separates_zero_from_the_rest(seed, share, size):
         assert np.any(solution.coef)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=SEEDS, share=SHARES, size=st.sampled_from([None, 5, (2, 3, 10)]))
 def test_torch_and_numpy_return_the_same_answer_in_their_own_kind(seed, share, size):
     features, targets = relu_layer(seed)

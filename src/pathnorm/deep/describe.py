@@ -30,6 +30,7 @@ _SEARCH_POINTS = 12
 _SEARCH_RATIO = 1e-3
 _LATENCY_BATCH = 32
 _FRONTIER_POINTS = 12
+_FRONTIER_ROWS = 1024
 
 
 def describe(
@@ -154,8 +155,11 @@ def _certificate(problem: LayerReconstruction, error: float) -> tuple[float, Cer
 
 
 def _frontiers(layers: tuple[LayerFacts, ...]) -> tuple[Frontier, ...]:
-    """Return what each selector reaches on the widest treated layer."""
-    facts = max(layers, key=lambda item: item.problem.n_neurons)
+    """Return what each selector reaches on the widest treated layer that is small enough to ask them all."""
+    small = [item for item in layers if item.problem.gram.shape[0] <= _FRONTIER_ROWS]
+    if not small:
+        return ()
+    facts = max(small, key=lambda item: item.problem.n_neurons)
     problem = facts.problem
     widths = np.unique(np.geomspace(1, problem.n_neurons, _FRONTIER_POINTS).round().astype(int))
     found = []

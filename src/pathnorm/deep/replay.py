@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State
 
-__all__ = ["Replay"]
+__all__ = ["Replay", "Values"]
 
 Values = Mapping[fx.Node, Any]
 
@@ -74,18 +74,31 @@ class Replay:
         if remember:
             self._cut, self._cache = cut, moved
 
-    def at_cut(self, current: State, *, cut: int) -> Iterator[tuple[Values, Values]]:
-        """Yield, per batch, all values alive at ``cut`` in the original and in the current network.
+    def targets(
+        self, current: State, *, span: tuple[int, int], keep: Iterable[fx.Node]
+    ) -> Iterator[tuple[Values, Values]]:
+        """Yield, without end, the original values of ``keep`` and the current ones alive at ``span[0]``.
 
-        Reads the cache, but does not move it.
+        Goes round and round the batches; the original's values are kept while they fit into the byte budget.
+        The cache at the cut is read, but not moved.
         """
-        for position, batch in enumerate(self._batches):
-            yield self._at_cut(position, batch, current, cut)
+        kept, spent = tuple(keep), 0
+        known: dict[int, Values] = {}
+        while True:
+            for position, batch in enumerate(self._batches):
+                before, after = self._at_cut(position, batch, current, span[0])
+                wanted = known.get(position)
+                if wanted is None:
+                    wanted = self._original_values(before, span, kept)
+                    spent += _bytes((wanted, {}))
+                    if spent <= self._limit:
+                        known[position] = wanted
+                yield wanted, after
 
-    def original_values(self, values: Values, *, span: tuple[int, int], keep: Iterable[fx.Node]) -> Values:
-        """Return values of the original network, from those alive at ``span[0]``."""
-        with torch.no_grad():
-            return self.graph.run(self._original, values, span=span, keep=keep)
+    @torch.no_grad()
+    def _original_values(self, values: Values, span: tuple[int, int], keep: tuple[fx.Node, ...]) -> Values:
+        found = self.graph.run(self._original, values, span=span, keep=keep)
+        return {node: found[node] for node in keep}
 
     @torch.no_grad()
     def _finish(

@@ -19,7 +19,7 @@ __all__ = ["SELECTORS", "Scores", "lasso_problem", "rank_neurons"]
 Array = NDArray[np.float64]
 Scores = Callable[[LayerReconstruction], Array]
 
-_PATH_POINTS = 30
+_PATH_POINTS = 20
 _PATH_RATIO = 1e-3
 
 
@@ -52,7 +52,7 @@ def _lasso(problem: LayerReconstruction) -> Ranking:
     lams = top * np.geomspace(0.98, _PATH_RATIO, _PATH_POINTS)
     entry = np.full(problem.n_neurons, float(lams.size))
     mass = np.zeros(problem.n_neurons)
-    for step, solution in enumerate(multitask_lasso_path(lasso_problem(problem, top), lams.tolist(), tol=1e-4)):
+    for step, solution in enumerate(multitask_lasso_path(lasso_problem(problem, top), lams.tolist(), tol=1e-3)):
         mass = problem.cost * np.asarray(solution.problem.block_norms(solution.coef))
         entry = np.where((mass > 0.0) & (entry > step), float(step), entry)
     order = np.lexsort((-mass, entry)).astype(np.intp)

@@ -9,15 +9,13 @@ outputs alone: no labels, and no gradient through the rest of the network.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from pathnorm.deep.graph import ModelGraph, State, op_name
 from pathnorm.deep.groups import NeuronGroup
-from pathnorm.deep.replay import Replay
+from pathnorm.deep.replay import Replay, Values
 from pathnorm.deep.surgery import sliced_state
 
 __all__ = ["readouts", "slide", "start_of"]
@@ -65,14 +63,14 @@ def slide(replay: Replay, group: NeuronGroup, keep: Tensor, current: dict[str, T
     _freeze_removed_inputs(moving[group.producer.weight])
     ends = readouts(graph, group)
     span = (start_of(graph, group), max(graph.index(node) for node in ends) + 1)
-    batches = replay.at_cut(current, cut=span[0])
-    first = next(iter(batches))
 
-    def loss(values: tuple[Any, Any]) -> Tensor:
-        wanted = replay.original_values(values[0], span=span, keep=ends)
-        got = graph.run({**small, **moving}, values[1], span=span, keep=ends)
+    def loss(pair: tuple[Values, Values]) -> Tensor:
+        wanted, inputs = pair
+        got = graph.run({**small, **moving}, inputs, span=span, keep=ends)
         return torch.stack([(got[node] - wanted[node]).square().mean() for node in ends]).sum()
 
+    pairs = replay.targets(current, span=span, keep=ends)
+    first = next(pairs)
     try:
         with torch.no_grad():
             before = float(loss(first))
@@ -81,9 +79,9 @@ def slide(replay: Replay, group: NeuronGroup, keep: Tensor, current: dict[str, T
     optimizer = torch.optim.Adam(moving.values(), lr=_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=max(steps, 2), pct_start=_WARM_UP)
     with torch.enable_grad():
-        for values in itertools.islice(_endless(replay, current, span[0]), steps):
+        for pair in itertools.islice(pairs, steps):
             optimizer.zero_grad()
-            loss(values).backward()
+            loss(pair).backward()
             optimizer.step()
             schedule.step()
     with torch.no_grad():
@@ -98,11 +96,6 @@ def _freeze_removed_inputs(weight: Tensor) -> None:
     used = (weight.detach() != 0).transpose(0, 1).flatten(1).any(1)
     mask = used.view(1, -1, *[1] * (weight.ndim - 2)).to(weight.dtype)
     weight.register_hook(lambda gradient: gradient * mask)
-
-
-def _endless(replay: Replay, current: State, cut: int) -> Iterable[tuple[Any, Any]]:
-    while True:
-        yield from replay.at_cut(current, cut=cut)
 
 
 def _moving_keys(group: NeuronGroup, state: State) -> list[str]:

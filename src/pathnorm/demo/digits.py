@@ -30,6 +30,7 @@ __all__ = [
     "digits_mlp",
     "digits_resnet",
     "load_split",
+    "one_thread",
     "train",
 ]
 
@@ -186,6 +187,19 @@ def train(
     pixel. Initial weights, order and shifts come from ``seed``: the same seed gives the same
     network, and torch's global random state is left as it was.
     """
+    with one_thread():
+        return _train(model, split, seed=seed, epochs=epochs, weight_decay=weight_decay, progress=progress)
+
+
+def _train(
+    model: Model,
+    split: DigitsSplit,
+    *,
+    seed: int,
+    epochs: int,
+    weight_decay: float,
+    progress: Progress | None,
+) -> Model:
     model = _fresh_copy(model, seed).train()
     generator = torch.Generator().manual_seed(seed)
     steps = math.ceil(len(split.train_labels) / BATCH)
@@ -211,6 +225,21 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     with _evaluating(model), torch.no_grad():
         guesses = torch.cat([model(batch).argmax(1) for batch in images.split(256)])
     return float((guesses == labels).double().mean())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread inside the block.
+
+    Networks this small gain nothing from more, lose much on a busy machine, and would
+    depend on the number of cores through the order of sums.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pathnorm.deep.compress import compress
 from pathnorm.demo.baseline import magnitude_prune
-from pathnorm.demo.digits import DigitsSplit, Progress, accuracy, digits_cnn, load_split, train
+from pathnorm.demo.digits import DigitsSplit, Progress, accuracy, digits_cnn, load_split, one_thread, train
 from pathnorm.report.comparison import ComparisonPoint, comparison_table
 from pathnorm.report.folder import new_folder, refuse_existing
 from pathnorm.report.records import CompressionRecord
@@ -106,7 +106,8 @@ def run_demo(
     split = load_split(seed)
     dense = train(digits_cnn(), split, seed=seed, epochs=epochs, progress=progress)
     trained = time.perf_counter()
-    points, records = _compare(dense, split, budgets, seed=seed, progress=progress)
+    with one_thread():
+        points, records = _compare(dense, split, budgets, seed=seed, progress=progress)
     result = DemoResult(
         folder=out,
         seed=seed,

@@ -221,9 +221,7 @@ def _check_gram(gram: Array, cross: Array) -> None:
 def _number(value: float, name: str, required: str, *, positive: bool = True) -> float:
     number = float(value)
     if not math.isfinite(number) or number < 0.0 or (positive and number == 0.0):
-        advice = (
-            "Start below problem.lam_max." if name == "lam" else "Pass the sum of squares of the targets."
-        )
+        advice = "Start below problem.lam_max." if name == "lam" else "Pass the sum of squares of the targets."
         raise ValueError(f"{name} must be {required}; got {value!r}. {advice}")
     return number
 

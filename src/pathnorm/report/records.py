@@ -41,9 +41,10 @@ def kind_of(record: type, name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """Width, path norm and error that one selector reaches on one layer (original features).
+    """Width, path norm and error that one selector reaches on one layer.
 
-    ``errors`` are relative, ``||Psi - Phi V||_F / ||Psi||_F`` on calibration data;
+    ``errors`` are relative, ``||Psi - Phi V||_F / ||Psi||_F`` on calibration data, with the features of the
+    compressed prefix: at full width they need not be zero;
     ``bound`` is the Eckart-Young error below which no layer of that width can go.
     """
 
@@ -103,8 +104,8 @@ class GroupRecord:
     theorem_applies, theorem_reason : bool, str
         Whether the layer-width theorem covers this layer, and why or why not.
     error_curve : tuple of float
-        Relative error after keeping ``k`` neurons, ``k = 0 .. width_before``, on the
-        original model's features.
+        Relative error after keeping ``k`` neurons, ``k = 0 .. width_lossless``, with the features of
+        the compressed prefix.
     """
 
     name: str

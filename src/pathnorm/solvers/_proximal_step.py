@@ -99,9 +99,7 @@ class ProximalStep:
         inverse = inverse_psd(system)
         if inverse is None:
             return None
-        step = (
-            inverse @ (point.product - shrunk.point.product)[rows]
-        )  # -T, if it were not for the rank-one terms
+        step = inverse @ (point.product - shrunk.point.product)[rows]  # -T, if it were not for the rank-one terms
         # Woodbury: one unknown per neuron for the rank-one terms.
         outer = blocks.sum(blocks.sum(inverse * (shrunk.directions @ shrunk.directions.T)).T)
         root = beta**0.5

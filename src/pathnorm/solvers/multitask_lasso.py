@@ -130,9 +130,7 @@ def _rotated_proximal_point(
     return coef @ basis.T, steps, status
 
 
-def _proximal_point(
-    problem: MultitaskLasso, coef: Array, tol: float, max_iter: int
-) -> tuple[Array, int, Status]:
+def _proximal_point(problem: MultitaskLasso, coef: Array, tol: float, max_iter: int) -> tuple[Array, int, Status]:
     """Best certified iterate, number of Newton steps, and the reason to stop."""
     relative = _relative_step(problem)
     sigma, sigma_max, largest = _SIGMA_START, _SIGMA_MAX, 0.0
