@@ -1,6 +1,6 @@
 """CIFAR-10 ResNet-20 and ResNet-56 at 2.0x and 2.1x fewer multiply-accumulates: no labels, no fine-tuning.
 
-    python -m benchmarks.cifar_resnet [--depth 20 56] [--samples 4000] [--slide 0 200]
+    python -m benchmarks.cifar_resnet [--depth 20 56] [--samples 5000] [--slide 0 300]
 
 Calibration data are training images without their labels; accuracy is on all 10,000 test images.
 Writes ``benchmarks/results/cifar_resnet.json``.
@@ -101,8 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, nargs="+", default=[20, 56], choices=sorted(WEIGHTS))
     parser.add_argument("--factor", type=float, nargs="+", default=[2.0, 2.1], help="fewer multiply-accumulates")
-    parser.add_argument("--samples", type=int, default=4000, help="unlabelled training images")
-    parser.add_argument("--slide", type=int, nargs="+", default=[0, 200], help="local steps per layer")
+    parser.add_argument("--samples", type=int, default=5000, help="unlabelled training images")
+    parser.add_argument("--slide", type=int, nargs="+", default=[0, 300], help="local steps per layer")
     options = parser.parse_args()
     root = data_root()
     images, _ = load_cifar10(root, "train", options.samples)
