@@ -89,7 +89,7 @@ def test_an_existing_folder_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr("pathnorm.demo.run.load_split", lambda seed: pytest.fail("work was done"))
     kept = tmp_path / "notes.txt"
     kept.write_text("mine")
-    with pytest.raises(OutputFolderError, match="must not exist"):
+    with pytest.raises(OutputFolderError, match="new or empty"):
         run_demo(tmp_path)
     with pytest.raises(OutputFolderError, match="is a file"):
         run_demo(kept, force=True)
