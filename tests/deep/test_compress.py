@@ -206,3 +206,11 @@ def test_a_model_without_interior_neurons_names_every_layer(sample):
         compress(nn.Sequential(nn.Linear(6, 3)), sample("mlp", 50), params=0.5)
     with pytest.raises(UnsupportedModelError, match="must have parameters"):
         compress(nn.ReLU(), sample("mlp", 50), params=0.5)
+
+
+def test_a_layer_that_keeps_everything_behind_an_unchanged_prefix_keeps_its_weights(build, sample):
+    model = build("mlp")
+    made = compress(model, sample("mlp", 300), widths={"2": 7}, **FAST)
+    assert torch.equal(made.model[0].weight, model[0].weight)
+    first, second = made.record.groups
+    assert first.width_after == first.width_before and first.error_calibration < 1e-4 < second.error_calibration

@@ -20,7 +20,7 @@ from pathnorm.deep.reduce import Reduction, Setup, predicted_curves, reduce_netw
 __all__ = ["meet_budget"]
 
 _MOMENT_BYTES = 2 * 2**30
-_PROBE_BATCHES = 2
+_PROBE_BATCHES = 3
 _ERROR_ROUNDS = 5
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,7 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
     batch = example.detach().cpu()
     draft = path.with_name(f".{path.name}.draft")
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 twin,
                 (batch,),
@@ -60,6 +61,20 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
     finally:
         draft.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch's exporter says to itself, such as that torchvision is not installed, off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check(model: nn.Module, batch: Tensor, path: Path) -> None:

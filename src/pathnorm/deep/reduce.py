@@ -137,7 +137,7 @@ def predicted_curves(setup: Setup, *, limit_bytes: int, probe_batches: int) -> l
             layer = layer.restrict(setup.alive_indices(group))
             layers.append(layer)
             rankings.append(backward_elimination(layer.problem.measured_in(setup.metric(group))))
-        curves += output_curves(setup.graph, setup.start, layers, rankings, probes, outputs=setup.outputs)
+        curves += output_curves(setup.graph, setup.start, layers, rankings, probes)
         done += len(part)
     setup.progress("measuring layers", done, done)
     return curves
@@ -195,8 +195,15 @@ def _reduce_group(
     cap = setup.path_norm_cap * full.problem.path_norm(before)
     order = rank_neurons(layer.problem.measured_in(setup.metric(group)), setup.selector).order
     ranking = Ranking(order, error_curve(layer.problem, order))
-    refit = layer.problem.refit(ranking.order[:width], ridge=setup.ridge, cap=cap)
-    write_group(layer, refit.coef, current, setup.state)
+    if width == alive.size and all(current[key] is setup.start[key] for key in current):
+        # Nothing in front of the layer has changed and nothing is removed: its weights are right as they are.
+        coef = (
+            written_coef(group, current, setup.state).reshape(group.width, -1)[alive].reshape(layer.problem.cross.shape)
+        )
+        refit = Refit(np.arange(alive.size), coef, layer.problem.error(coef), 0.0)
+    else:
+        refit = layer.problem.refit(ranking.order[:width], ridge=setup.ridge, cap=cap)
+        write_group(layer, refit.coef, current, setup.state)
     slid = False
     if setup.slide_steps and refit.keep.size < group.width:
         keep = torch.from_numpy(alive[refit.keep])
