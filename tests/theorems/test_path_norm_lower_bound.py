@@ -14,7 +14,7 @@ from pathnorm.problems.reconstruction import LayerReconstruction
 
 
 def smallest_path_norm(phi, psi, cost, error):
-    """Solve ``min sum_k c_k ||v_k||  subject to  ||Psi - Phi V||^2 <= error ||Psi||^2`` with an interior-point method."""
+    """Solve ``min sum_k c_k ||v_k||`` subject to ``||Psi - Phi V||^2 <= error ||Psi||^2`` by an interior point."""
     coef = cp.Variable((phi.shape[1], psi.shape[1]))
     miss = cp.norm(psi - phi @ coef, "fro")
     norm = cost @ cp.norm(coef, 2, axis=1)
