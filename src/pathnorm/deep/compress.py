@@ -140,7 +140,7 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
 
     References
     ----------
-    Shenouda, Parhi, Lee, Nowak (2024), Theorem on layer widths; THEORY section 4.
+    Shenouda, Parhi, Lee, Nowak (2024), the theorem on layer widths; ``docs/compress.md`` goes through the steps.
     """
     started = time.perf_counter()
     budget = _budget(params=params, macs=macs, error=error, widths=widths)
