@@ -1,16 +1,19 @@
 """CIFAR-10 ResNet-20 and ResNet-56 at 2.0x and 2.1x fewer multiply-accumulates: no labels, no fine-tuning.
 
-    python -m benchmarks.cifar_resnet [--depth 20 56] [--samples 5000] [--slide 300]
+    python -m benchmarks.cifar_resnet [--depth 20 56] [--samples 5000] [--slide 300 0]
 
 Calibration data are training images without their labels; accuracy is on all 10,000 test images.
-Writes ``benchmarks/results/cifar_resnet.json``.
+Writes ``benchmarks/results/cifar_resnet.json``; cases that are not run keep their last row.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks._harness import data_root, environment, print_table, write_json
+from benchmarks._harness import RESULTS, data_root, environment, print_table, write_json
 from pathnorm.deep import compress
 
 WEIGHTS = {20: "resnet20-12fca82f.th", 56: "resnet56-4bfd9763.th"}
@@ -96,20 +99,32 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return sum(right) / labels.numel()
 
 
+def _with_earlier(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return ``rows`` and those of the last result that were not run again, in a fixed order."""
+
+    def case(row: dict[str, Any]) -> tuple[int, float, int]:
+        return int(row["network"].rpartition("-")[2]), row["factor_asked"], -row["slide"]
+
+    path = RESULTS / "cifar_resnet.json"
+    earlier = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return sorted({case(row): row for row in [*earlier, *rows]}.values(), key=case)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, nargs="+", default=[20, 56], choices=sorted(WEIGHTS))
     parser.add_argument("--samples", type=int, default=5000, help="unlabelled training images")
-    parser.add_argument("--slide", type=int, default=300, help="local steps per layer in the rows that slide")
+    parser.add_argument("--factor", type=float, nargs="+", default=[2.0, 2.1], help="fewer multiply-accumulates")
+    parser.add_argument("--slide", type=int, nargs="+", default=[300, 0], help="local steps per layer")
     options = parser.parse_args()
     root = data_root()
     images, _ = load_cifar10(root, "train", options.samples)
     test, truth = load_cifar10(root, "test", 10_000)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for depth in options.depth:
         model = load_resnet(depth, root)
         dense = accuracy(model, test, truth)
-        for factor, steps in ((2.0, options.slide), (2.1, options.slide), (2.0, 0)):
+        for factor, steps in itertools.product(options.factor, options.slide):
             started = time.perf_counter()
             made = compress(
                 model,
@@ -127,6 +142,7 @@ def main() -> None:
                     "network": f"ResNet-{depth}",
                     "factor_asked": factor,
                     "slide": steps,
+                    "threads": torch.get_num_threads(),
                     "factor_macs": record.macs_before / record.macs_after,
                     "factor_params": record.params_before / record.params_after,
                     "accuracy_dense": dense,
@@ -145,7 +161,7 @@ def main() -> None:
                     "samples": options.samples,
                     "test_images": int(truth.numel()),
                     "environment": environment(["pathnorm", "torch", "numpy"], threads=torch.get_num_threads()),
-                    "rows": rows,
+                    "rows": _with_earlier(rows),
                 },
             )
             print(
