@@ -11,7 +11,7 @@ from pathnorm.deep.graph import state_of, trace
 from pathnorm.deep.groups import find_neurons
 from pathnorm.deep.moments import features_of, reconstruction, rows_of, split_coef, stack_coef
 from pathnorm.deep.replay import Replay
-from pathnorm.deep.sequential import collect, layer_state, write_group, written_coef
+from pathnorm.deep.sequential import collect, layer_error, layer_state, write_group, written_coef
 from pathnorm.errors import DataError
 
 CPU = torch.device("cpu")
@@ -158,3 +158,28 @@ def test_too_few_samples_say_how_many_more(build, sample):
             max_positions=None,
             seed=0,
         )
+
+
+@pytest.mark.parametrize("kind", ["chain", "residual", "branching", "mlp"])
+def test_the_error_in_the_network_is_the_error_in_the_moments(kind, build, sample):
+    """Weights, gains and intercepts are written back right: the network errs as the refit says."""
+    graph, state, found, calibration = prepared(kind, build, sample)
+    for group in found.groups:
+        current = dict(state)
+        replay = Replay(graph, state, calibration, cache_bytes=10**8)
+        layer = layer_state(group, collect(replay, current, state, group.consumers, max_positions=None, seed=0), state)
+        refit = layer.problem.refit(np.arange(group.width // 2))
+        write_group(layer, refit.coef, current, state)
+        assert refit.error > 1e-4
+        if len(group.consumers) == 1:
+            np.testing.assert_allclose(layer_error(replay, current, state, group), np.sqrt(refit.error), rtol=1e-4)
+
+
+def test_a_sweep_may_go_back_behind_the_cache(build, sample):
+    graph, state, found, calibration = prepared("residual", build, sample)
+    replay = Replay(graph, state, calibration, cache_bytes=10**8)
+    early, late = found.groups
+    first = collect(replay, state, state, early.consumers, max_positions=None, seed=0)
+    collect(replay, state, state, late.consumers, max_positions=None, seed=0)
+    again = collect(replay, state, state, early.consumers, max_positions=None, seed=0)
+    assert torch.equal(first[0].gram, again[0].gram)
