@@ -106,9 +106,9 @@ def _skglm(features: np.ndarray, targets: np.ndarray, alpha: float, tol: float) 
 
 # The first tolerance, loose enough to finish, as a multiple of what the peer compares it with.
 PEERS: dict[str, tuple[Fit, Callable[[np.ndarray, np.ndarray, float], float]]] = {
-    "scikit-learn": (_scikit_learn, lambda features, targets, alpha: 1e-2),
-    "celer": (_celer, lambda features, targets, alpha: 1e-2),
-    "skglm": (_skglm, lambda features, targets, alpha: 0.3 * alpha),
+    "scikit-learn": (_scikit_learn, lambda features, targets, alpha: 0.1),
+    "celer": (_celer, lambda features, targets, alpha: 0.1),
+    "skglm": (_skglm, lambda features, targets, alpha: alpha),
 }
 
 
@@ -128,7 +128,7 @@ def peer_fits(name: str, features: np.ndarray, targets: np.ndarray, lam: float, 
     tol = first_tol(features, targets, alpha)
     started = time.perf_counter()
     small, alpha_small = warm_up(features, targets)
-    fit(*small, alpha_small, tol)
+    fit(*small, alpha_small, 1e-3 * first_tol(*small, alpha_small))
     yield {"first_call_seconds": time.perf_counter() - started}
     for _ in range(MAX_FITS):
         # The default action of this signal ends the process, wherever compiled code is at that moment.
