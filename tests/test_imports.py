@@ -47,12 +47,12 @@ def test_without_torch_the_extra_is_named():
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
     from pathnorm.errors import MissingExtraError
-    from pathnorm.report import plots
+    from pathnorm.report import style
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"pathnorm\[plot\]"):
-        plots._figure(1.0, 1.0)
+        style.new_figure(1.0, 1.0)
 
 
 def test_public_names_are_listed_and_others_refused():

@@ -10,16 +10,53 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathnorm import deep, errors, problems, solvers
+    from pathnorm import deep, errors, estimators, problems, representer, solvers, spaces
     from pathnorm.deep.compress import compress
+    from pathnorm.estimators import (
+        BV2Regressor,
+        BV2RegressorCV,
+        NTKRegressor,
+        SmoothingSplineRegressor,
+        ThinPlateRegressor,
+        bv2_path,
+    )
+    from pathnorm.spaces import LinearSpline, ShallowNet
 
-__all__ = ["__version__", "compress", "deep", "errors", "problems", "solvers"]
+__all__ = [
+    "BV2Regressor",
+    "BV2RegressorCV",
+    "LinearSpline",
+    "NTKRegressor",
+    "ShallowNet",
+    "SmoothingSplineRegressor",
+    "ThinPlateRegressor",
+    "__version__",
+    "bv2_path",
+    "compress",
+    "deep",
+    "errors",
+    "estimators",
+    "problems",
+    "representer",
+    "solvers",
+    "spaces",
+]
 
-_SUBPACKAGES = frozenset({"deep", "errors", "problems", "solvers"})
-_FUNCTIONS = {"compress": "pathnorm.deep.compress"}
+_SUBPACKAGES = frozenset({"deep", "errors", "estimators", "problems", "representer", "solvers", "spaces"})
+_FUNCTIONS = {
+    "BV2Regressor": "pathnorm.estimators",
+    "BV2RegressorCV": "pathnorm.estimators",
+    "LinearSpline": "pathnorm.spaces",
+    "NTKRegressor": "pathnorm.estimators",
+    "ShallowNet": "pathnorm.spaces",
+    "SmoothingSplineRegressor": "pathnorm.estimators",
+    "ThinPlateRegressor": "pathnorm.estimators",
+    "bv2_path": "pathnorm.estimators",
+    "compress": "pathnorm.deep.compress",
+}
 
 # What each extra brings; the first part of the name of a module that was not found.
-_EXTRA_OF = {"torch": "torch", "safetensors": "torch", "matplotlib": "plot", "jinja2": "plot"}
+_EXTRA_OF = {"torch": "torch", "safetensors": "torch", "matplotlib": "plot", "jinja2": "plot", "pyarrow": "tables"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from pathnorm.report import plots
+from pathnorm.report import plots, style
 
 
 @pytest.mark.parametrize("n_groups", [1, 5, 55])
@@ -77,24 +77,24 @@ def test_no_points_are_refused():
 
 
 def test_a_figure_becomes_one_svg_element_without_its_own_ink(make_record):
-    svg = plots.inline_svg(plots.widths(make_record(2)))
+    svg = style.inline_svg(plots.widths(make_record(2)))
     assert svg.startswith("<svg")
     assert svg.count("<svg") == svg.count("</svg>") == 1
     assert "currentColor" in svg
-    assert plots.INK not in svg
-    assert plots.GRID not in svg
+    assert style.INK not in svg
+    assert style.GRID not in svg
 
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone(make_record, points):
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    plots.inline_svg(plots.accuracy_against_params(points))
+    style.inline_svg(plots.accuracy_against_params(points))
     plots.overview(make_record()).savefig(io.BytesIO(), format="png")
     assert dict(mpl.rcParams) == before
 
 
 def test_pyplot_is_never_imported():
-    code = "import sys, pathnorm.report.plots as p; p._figure(1, 1)\n"
+    code = "import sys, pathnorm.report.plots as p; p.new_figure(1, 1)\n"
     code += "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,5 +2,6 @@
 
 from pathnorm.problems.certificate import Certificate, Scope
 from pathnorm.problems.multitask_lasso import MultitaskLasso
+from pathnorm.problems.trend import BV2Problem
 
-__all__ = ["Certificate", "MultitaskLasso", "Scope"]
+__all__ = ["BV2Problem", "Certificate", "MultitaskLasso", "Scope"]

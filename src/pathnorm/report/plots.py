@@ -1,28 +1,23 @@
-"""Figures of a record, drawn without touching the state of matplotlib's interactive interface."""
+"""Figures of a compression."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pathnorm.errors import MissingExtraError
 from pathnorm.report.comparison import ComparisonPoint
 from pathnorm.report.records import CompressionRecord, Frontier, GroupRecord
+from pathnorm.report.style import GRID, INK, MARKERS, PALETTE, dress, new_figure
 from pathnorm.report.table import shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy_against_params", "error_curves", "frontier", "inline_svg", "overview", "widths"]
+__all__ = ["accuracy_against_params", "error_curves", "frontier", "overview", "widths"]
 
-# Middle tones, told apart in print and by colour-blind readers, on light and on dark paper.
-PALETTE = ("#3b7dd8", "#e08214", "#2a9d72", "#b0589f", "#c94f4f", "#8a8d93")
 AFTER, BEFORE = PALETTE[0], "#a9b4c6"
-INK, GRID = "#20242c", "#c9ced8"
-MARKERS = "osD^vP"
 
 # Beyond this many layers their names no longer fit beside bars or in a legend.
 MOST_NAMED = 30
@@ -34,7 +29,7 @@ def overview(record: CompressionRecord) -> Figure:
     names = list(dict.fromkeys(item.group for item in record.frontiers))
     rows = 2 if names else 1
     height = _bars_height(record.groups)
-    figure = _figure(11.0, height + (3.6 if names else 0.0))
+    figure = new_figure(11.0, height + (3.6 if names else 0.0))
     grid = figure.add_gridspec(rows, 2, height_ratios=[height, 3.6][:rows])
     _draw_widths(figure.add_subplot(grid[0, 0]), record.groups)
     _draw_error_curves(figure.add_subplot(grid[0, 1]), record.groups)
@@ -46,14 +41,14 @@ def overview(record: CompressionRecord) -> Figure:
 
 def widths(record: CompressionRecord) -> Figure:
     """Return bars of the neurons of each layer, before and after."""
-    figure = _figure(9.0, _bars_height(record.groups))
+    figure = new_figure(9.0, _bars_height(record.groups))
     _draw_widths(figure.add_subplot(), record.groups)
     return figure
 
 
 def error_curves(record: CompressionRecord) -> Figure:
     """Return the relative error of each layer against the share of its neurons that are kept."""
-    figure = _figure(9.0, 3.8)
+    figure = new_figure(9.0, 3.8)
     _draw_error_curves(figure.add_subplot(), record.groups)
     return figure
 
@@ -70,7 +65,7 @@ def frontier(record: CompressionRecord, *, group: str | None = None) -> Figure:
             f"frontiers of {', '.join(map(repr, names)) or 'no layer'}. Name one of those."
         )
     chosen = [item for item in record.frontiers if item.group == (group or names[0])]
-    figure = _figure(10.0, 3.7)
+    figure = new_figure(10.0, 3.7)
     left, right = figure.subplots(1, 2)
     _draw_frontier(left, right, chosen)
     return figure
@@ -80,7 +75,7 @@ def accuracy_against_params(points: Sequence[ComparisonPoint]) -> Figure:
     """Return accuracy against parameters, one line per method and the dense network as a reference."""
     if not points:
         raise ValueError("At least one ComparisonPoint is needed, got none. Pass the points to compare.")
-    figure = _figure(9.0, 4.0)
+    figure = new_figure(9.0, 4.0)
     axes = figure.add_subplot()
     dense = next((point for point in points if point.is_dense), None)
     methods = dict.fromkeys(point.method for point in points if not point.is_dense)
@@ -104,28 +99,9 @@ def accuracy_against_params(points: Sequence[ComparisonPoint]) -> Figure:
     axes.set_ylabel("test accuracy, %")
     axes.set_ylim(top=min(101.0, axes.get_ylim()[1]))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    _dress(axes)
+    dress(axes)
     axes.legend(frameon=False, labelcolor=INK, loc="lower right")
     return figure
-
-
-def inline_svg(figure: Figure, *, salt: str = "0") -> str:
-    """Return the figure as an SVG element that takes the colours of the page around it.
-
-    ``salt`` keeps the ids of several figures on one page apart, and the same from run to run.
-    """
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": f"pathnorm-{salt}", "svg.fonttype": "path"}):
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
-        )
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(INK, "currentColor").replace(GRID, "var(--grid)")
 
 
 # ------------------------------------------------------------------------------ axes
@@ -152,7 +128,7 @@ def _draw_widths(axes: Axes, groups: Sequence[GroupRecord]) -> None:
     else:
         axes.set_ylabel("layer, in forward order")
     axes.set_xlabel("neurons")
-    _dress(axes, along="x")
+    dress(axes, along="x")
     axes.legend(
         handles=[before, after, bound],
         frameon=False,
@@ -191,7 +167,7 @@ def _draw_error_curves(axes: Axes, groups: Sequence[GroupRecord]) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("share of neurons kept")
     axes.set_ylabel("relative error of the layer")
-    _dress(axes)
+    dress(axes)
     if named and drawn:
         axes.legend(frameon=False, labelcolor=INK, loc="upper right")
     elif drawn:
@@ -226,22 +202,11 @@ def _draw_frontier(error_axes: Axes, norm_axes: Axes, items: Sequence[Frontier])
     norm_axes.set_xlabel("relative error")
     norm_axes.set_ylabel("path norm")
     for axes in (error_axes, norm_axes):
-        _dress(axes)
+        dress(axes)
     error_axes.legend(frameon=False, labelcolor=INK)
 
 
 # ------------------------------------------------------------------------------ style
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "Figures need the package 'matplotlib', which is not installed. "
-            "Install it with: pip install 'pathnorm[plot]'."
-        ) from error
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _bars_height(groups: Sequence[GroupRecord]) -> float:
@@ -260,16 +225,3 @@ def _shades(number: int) -> list[str]:
         mixed = (math.floor(a + part * (b - a)) for a, b in zip(light, dark, strict=True))
         shades.append("#" + "".join(f"{value:02x}" for value in mixed))
     return shades
-
-
-def _dress(axes: Axes, *, along: str = "both") -> None:
-    """Give axes the style of the reports: two spines, a quiet grid, one ink."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(INK)
-    axes.tick_params(which="both", colors=INK, labelsize=9)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
-    axes.set_axisbelow(True)
-    axes.grid(visible=True, axis=along, color=GRID, linewidth=0.6)  # type: ignore[arg-type]

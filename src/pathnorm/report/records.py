@@ -7,36 +7,16 @@ true of that data only).
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pathnorm.report.fields import JsonRecord, certified, exact, kind_of, measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["CompressionRecord", "Frontier", "GroupRecord", "SkippedGroup", "kind_of"]
-
-
-def _exact(**kwargs: Any) -> Any:
-    return field(metadata={"kind": "exact"}, **kwargs)
-
-
-def _certified(**kwargs: Any) -> Any:
-    return field(metadata={"kind": "certified"}, **kwargs)
-
-
-def _measured(**kwargs: Any) -> Any:
-    return field(metadata={"kind": "measured"}, **kwargs)
-
-
-def kind_of(record: type, name: str) -> str:
-    """Return ``exact``, ``certified`` or ``measured`` for a field of a record class."""
-    for item in fields(record):
-        if item.name == name:
-            return str(item.metadata.get("kind", "exact"))
-    raise KeyError(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +31,9 @@ class Frontier:
     group: str
     selector: str
     widths: tuple[int, ...]
-    errors: tuple[float, ...] = _measured()
-    path_norms: tuple[float, ...] = _measured()
-    bound: tuple[float, ...] = _certified()
+    errors: tuple[float, ...] = measured()
+    path_norms: tuple[float, ...] = measured()
+    bound: tuple[float, ...] = certified()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,33 +90,33 @@ class GroupRecord:
 
     name: str
     consumers: tuple[str, ...]
-    width_before: int = _exact()
-    width_lossless: int = _exact()
-    width_after: int = _exact()
-    silent: int = _measured()
-    rank_features: int = _measured()
-    rank_outputs: int = _measured()
-    rank_tolerance: float = _exact()
-    width_bound: int = _measured()
-    width_lower_bound: int = _certified()
-    error_calibration: float = _measured()
-    error_heldout: float = _measured()
-    lam: float = _exact()
-    primal: float = _certified()
-    dual: float = _certified()
-    gap: float = _certified()
-    path_norm_before: float = _exact()
-    path_norm_after: float = _exact()
-    path_norm_lower_bound: float = _certified()
-    ridge: float = _exact()
-    slid: bool = _exact(default=False)
-    theorem_applies: bool = _exact()
-    theorem_reason: str = _exact()
-    error_curve: tuple[float, ...] = _measured(default=(), repr=False)
+    width_before: int = exact()
+    width_lossless: int = exact()
+    width_after: int = exact()
+    silent: int = measured()
+    rank_features: int = measured()
+    rank_outputs: int = measured()
+    rank_tolerance: float = exact()
+    width_bound: int = measured()
+    width_lower_bound: int = certified()
+    error_calibration: float = measured()
+    error_heldout: float = measured()
+    lam: float = exact()
+    primal: float = certified()
+    dual: float = certified()
+    gap: float = certified()
+    path_norm_before: float = exact()
+    path_norm_after: float = exact()
+    path_norm_lower_bound: float = certified()
+    ridge: float = exact()
+    slid: bool = exact(default=False)
+    theorem_applies: bool = exact()
+    theorem_reason: str = exact()
+    error_curve: tuple[float, ...] = measured(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompressionRecord:
+class CompressionRecord(JsonRecord):
     """What was proved and what was measured while a network was made smaller.
 
     Attributes
@@ -167,40 +147,32 @@ class CompressionRecord:
 
     groups: tuple[GroupRecord, ...]
     skipped: tuple[SkippedGroup, ...]
-    params_before: int = _exact()
-    params_after: int = _exact()
-    macs_before: int = _exact()
-    macs_after: int = _exact()
-    bytes_before: int = _exact()
-    bytes_after: int = _exact()
-    output_error_heldout: float = _measured()
-    output_error_interval: tuple[float, float] = _measured()
-    agreement_heldout: float | None = _measured()
-    accuracy_before: float | None = _measured()
-    accuracy_after: float | None = _measured()
-    accuracy_change_interval: tuple[float, float] | None = _measured()
-    latency_ms_before: float = _measured()
-    latency_ms_after: float = _measured()
-    latency_batch: int = _exact()
-    latency_threads: int = _exact()
-    samples_calibration: int = _exact()
-    samples_heldout: int = _exact()
-    budget: dict[str, float] = _exact()
-    selector: str = _exact()
-    outputs: str = _exact(default="values")
-    slide_steps: int = _exact(default=0)
-    seed: int = _exact()
-    seconds: float = _measured()
-    peak_memory_mb: float = _measured()
+    params_before: int = exact()
+    params_after: int = exact()
+    macs_before: int = exact()
+    macs_after: int = exact()
+    bytes_before: int = exact()
+    bytes_after: int = exact()
+    output_error_heldout: float = measured()
+    output_error_interval: tuple[float, float] = measured()
+    agreement_heldout: float | None = measured()
+    accuracy_before: float | None = measured()
+    accuracy_after: float | None = measured()
+    accuracy_change_interval: tuple[float, float] | None = measured()
+    latency_ms_before: float = measured()
+    latency_ms_after: float = measured()
+    latency_batch: int = exact()
+    latency_threads: int = exact()
+    samples_calibration: int = exact()
+    samples_heldout: int = exact()
+    budget: dict[str, float] = exact()
+    selector: str = exact()
+    outputs: str = exact(default="values")
+    slide_steps: int = exact(default=0)
+    seed: int = exact()
+    seconds: float = measured()
+    peak_memory_mb: float = measured()
     frontiers: tuple[Frontier, ...] = field(default=(), repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return nested plain Python objects; values that are not finite become ``None``."""
-        return _jsonable(asdict(self))  # type: ignore[no-any-return]
-
-    def to_json(self, *, indent: int | None = 2) -> str:
-        """Return the record as strict JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained HTML page with the figures of :meth:`plot`; return its path."""
@@ -218,14 +190,3 @@ class CompressionRecord:
         from pathnorm.report.render import text_table
 
         return text_table(self)
-
-
-def _jsonable(value: Any) -> Any:
-    """Map tuples to lists and non-finite floats to ``None``, recursively."""
-    if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pathnorm.errors import MissingExtraError
-from pathnorm.report.comparison import ComparisonPoint, comparison_table
+from pathnorm.report.comparison import ComparisonPoint
 from pathnorm.report.numbers import count, percent, summary
+from pathnorm.report.page import render_page, script_json, write_page
 from pathnorm.report.records import CompressionRecord, GroupRecord, kind_of
 from pathnorm.report.rows import GROUP_COLUMNS, KINDS, group_cells, how, network_rows
+from pathnorm.report.style import inline_svg
 from pathnorm.report.table import align, wrap
-
-if TYPE_CHECKING:
-    import jinja2
 
 __all__ = ["text_table", "write_html"]
 
@@ -86,23 +80,22 @@ def write_html(
         )
         for name in dict.fromkeys(item.group for item in record.frontiers)
     ]
-    page = _template().render(
-        title=title,
-        record=record,
-        summary=summary(record),
-        how=how(record),
-        cards=_cards(record),
-        groups=[(group, group_cells(group)) for group in record.groups],
-        columns=_columns(),
-        figures=[(plots.inline_svg(figure, salt=str(index)), text) for index, (figure, text) in enumerate(figures)],
-        comparison=compared,
-        comparison_text=comparison_table(compared) if compared else "",
-        kinds=KINDS,
-        data=_script_json(record),
-        percent=percent,
-        count=count,
-    )
-    return _write_atomically(Path(path), page)
+    values = {
+        "title": title,
+        "record": record,
+        "summary": summary(record),
+        "how": how(record),
+        "cards": _cards(record),
+        "groups": [(group, group_cells(group)) for group in record.groups],
+        "columns": _columns(),
+        "figures": [(inline_svg(figure, salt=str(index)), text) for index, (figure, text) in enumerate(figures)],
+        "comparison": compared,
+        "kinds": KINDS,
+        "data": script_json(record),
+        "percent": percent,
+        "count": count,
+    }
+    return write_page(Path(path), render_page("compression.html", values))
 
 
 # ------------------------------------------------------------------------------ text
@@ -165,40 +158,3 @@ def _columns() -> list[dict[str, str]]:
     return [
         {"head": head, "kind": "" if name is None else kind_of(GroupRecord, name)} for _, _, head, name in GROUP_COLUMNS
     ]
-
-
-def _template() -> jinja2.Template:
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "An HTML report needs the package 'jinja2', which is not installed. "
-            "Install it with: pip install 'pathnorm[plot]'."
-        ) from error
-    source = files("pathnorm.report").joinpath("templates", "compression.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(source)
-
-
-def _script_json(record: CompressionRecord) -> str:
-    """Return JSON that cannot end the script element it stands in."""
-    return record.to_json(indent=None).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _write_atomically(path: Path, text: str) -> Path:
-    """Write beside ``path``, then move there: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        # mkstemp makes the file private; a report is as readable as any other file.
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path

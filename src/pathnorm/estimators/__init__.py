@@ -1,0 +1,18 @@
+"""scikit-learn estimators: the certified ones, and the classical linear methods beside them."""
+
+from pathnorm.estimators.bv2 import BV2Regressor
+from pathnorm.estimators.bv2_cv import BV2RegressorCV
+from pathnorm.estimators.ntk import NTKRegressor
+from pathnorm.estimators.selection import BV2Path, bv2_path
+from pathnorm.estimators.smoothing_spline import SmoothingSplineRegressor
+from pathnorm.estimators.thin_plate import ThinPlateRegressor
+
+__all__ = [
+    "BV2Path",
+    "BV2Regressor",
+    "BV2RegressorCV",
+    "NTKRegressor",
+    "SmoothingSplineRegressor",
+    "ThinPlateRegressor",
+    "bv2_path",
+]

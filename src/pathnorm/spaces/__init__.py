@@ -1,0 +1,6 @@
+"""Which functions: adaptive linear splines (BV²) and the shallow ReLU networks that they are."""
+
+from pathnorm.spaces.shallow import ShallowNet
+from pathnorm.spaces.spline import LinearSpline
+
+__all__ = ["LinearSpline", "ShallowNet"]
