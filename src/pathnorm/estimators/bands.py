@@ -93,9 +93,9 @@ class _Draws:
         self._loss, self._rng, self._weights = problem.loss, rng, samples.weights
         self._f = spline(samples.x)
         residual = np.sqrt(self._weights) * (samples.y - self._f)
-        used = np.count_nonzero(spline.jumps) + 2
+        left_over = max(residual.size - spline.n_knots - 2, 1)
         residual -= residual.mean()
-        self._residual = residual * np.sqrt(residual.size / max(residual.size - used, 1))
+        self._residual = residual * np.sqrt(residual.size / left_over)
 
     def __call__(self) -> Vector:
         if isinstance(self._loss, Logistic):

@@ -23,12 +23,12 @@ Vector = NDArray[np.float64]
 
 @njit(**INNER)
 def _run(x, i, end, pieces, piece):
-    """Piece that x_i lies in, not before ``piece``, and the first site beyond it, ``end`` at most."""
-    while x[i] > pieces[0, piece]:
+    """Piece that begins at or before x_i, not before ``piece``, and the first site of the next, ``end`` at most."""
+    while x[i] >= pieces[0, piece]:
         piece += 1
-    if x[end - 1] <= pieces[0, piece]:
+    if x[end - 1] < pieces[0, piece]:
         return piece, end
-    while x[i] <= pieces[0, piece]:
+    while x[i] < pieces[0, piece]:
         i += 1
     return piece, i
 
@@ -92,24 +92,31 @@ def _states(data, cells, pieces, line, states):
 
 
 @njit(**OUTER)
-def _trace(data, pieces, line, states, floor, at_knots):
-    """Write v at the knots, the right ends of the pieces; return the largest |v|, or ``floor`` if that is larger."""
+def _trace(data, pieces, line, states, drift, at_knots):
+    """Write v at the knots, the right ends of the pieces, without the drift; return the largest |v - drift|.
+
+    drift : array (2, K + 2), value at the left end of each piece and slope; its last column begins with a floor: cells
+    where |v| is certain not to exceed it are left out, and no less is returned
+    """
     x, last, piece = data.x, data.x.size - 1, 0
-    count = states.shape[0] - 1
+    count, floor = states.shape[0] - 1, drift[0, drift.shape[1] - 1]
     for c in range(count):
         i = c * SITES_PER_CELL
         end = last if c == count - 1 else i + SITES_PER_CELL
-        while x[i] > pieces[0, piece]:
+        while x[i] >= pieces[0, piece]:
             piece += 1
         height = max(abs(states[c, 0]), abs(states[c + 1, 0]))
-        if height + states[c, 2] <= floor and x[end] <= pieces[0, piece]:
+        if height + states[c, 2] <= floor and x[end] < pieces[0, piece]:
             continue
         v, rate = states[c, 0], states[c, 1]
         while i < end:
             piece, stop = _run(x, i, end, pieces, piece)
             level, slope = _line_at(pieces, piece, line, x[i])
-            v, rate, peak = sweep(data, i, stop, (v, rate), (x[i], level, slope))
+            begin = x[0] if piece == 0 else pieces[0, piece - 1]
+            off, tilt = drift[0, piece] + drift[1, piece] * (x[i] - begin), drift[1, piece]
+            v, rate, peak = sweep(data, i, stop, (v - off, rate - tilt), (x[i], level, slope))
             floor = max(floor, peak)
+            v, rate = v + off + tilt * (x[stop] - x[i]), rate + tilt
             knot = piece
             while pieces[0, knot] <= x[stop]:  # v is linear between sites
                 at_knots[knot] = v - (x[stop] - pieces[0, knot]) * rate
@@ -128,38 +135,66 @@ class DualCurve:
         ``max |v|``, or the floor given if that is larger.
     at_knots : array (K,)
         v at the knots of f.
+    product : float
+        ``sum nu r`` with nu the weighted residuals as corrected, and r the residuals without their line.
     squares : float
-        ``sum w r^2`` of the residual without its least squares line.
+        ``sum nu^2 / w``.
     removed : float
-        ``sum w (line)^2``, what that line took.
-    line : tuple of float
-        Position, value there and slope.
+        ``sum w (line)^2``, what the least squares line took of the residuals.
     """
 
     peak: float
     at_knots: Vector
+    product: float
     squares: float
     removed: float
-    line: tuple[float, float, float]
 
 
-def dual_curve(data: Data, levels: list[Cells], pieces: Vector, floor: float = 0.0) -> DualCurve:
+def dual_curve(
+    data: Data, levels: list[Cells], pieces: Vector, floor: float = 0.0, *, through: Vector | None = None
+) -> DualCurve:
     """Curve of ``y - f``; where ``|v| <= floor`` is certain it is not evaluated.
+
+    Rounding errors of the data make the curve of many samples drift. With ``through`` (K,), its values at the knots
+    that lie on a site are made these, by masses on those sites that are smaller than a rounding error.
 
     levels : moments of the data, the finest first
     """
-    cells = levels[0]
-    states = np.empty((cells.moments.shape[0] + 1, 3))
-    zeroth, first, _ = _states(data, cells, pieces, (0.0, 0.0, 0.0), states)
+    states = np.empty((levels[0].moments.shape[0] + 1, 3))
+    zeroth, first, _ = _states(data, levels[0], pieces, (0.0, 0.0, 0.0), states)
     line, removed = _regression(levels[-1], zeroth, first)
-    squares = _states(data, cells, pieces, line, states)[2]
-    at_knots = np.zeros(pieces.shape[1] - 1)
-    peak = _trace(data, pieces, line, states, floor, at_knots) if data.x[-1] > data.x[0] else floor
-    return DualCurve(peak, at_knots, squares, removed, line)
+    squares = _states(data, levels[0], pieces, line, states)[2]
+    at_knots, drift = np.zeros(pieces.shape[1] - 1), np.zeros((2, pieces.shape[1] + 1))
+    if data.x[-1] <= data.x[0]:
+        return DualCurve(floor, at_knots, squares, squares, removed)
+    drift[0, -1] = floor
+    peak = _trace(data, pieces, line, states, drift, at_knots)
+    if through is None:
+        return DualCurve(peak, at_knots, squares, squares, removed)
+    x, knots = data.x, pieces[0, :-1]
+    at = np.searchsorted(x, knots)
+    site = (at > 0) & (at < x.size - 1)
+    site &= x[np.minimum(at, x.size - 1)] == knots
+    index = np.concatenate(([0], at[site], [x.size - 1]))
+    off = np.concatenate(([0.0], (at_knots - through)[site], [0.0]))
+    drift[0, :-1] = np.interp(np.concatenate((x[:1], knots)), x[index], off)
+    drift[1, :-1] = np.diff(np.append(drift[0, :-1], 0.0)) / np.diff(np.concatenate((x[:1], knots, x[-1:])))
+    drift[:, :-1] = np.nan_to_num(drift[:, :-1])
+    states[:, 2] += np.abs(off).max()
+    corrected = at_knots - drift[0, 1:-1]
+    peak = _trace(data, pieces, line, states, drift, at_knots)
+    slopes = np.concatenate(([0.0], np.diff(off) / np.diff(x[index]), [0.0]))
+    mass = np.diff(slopes)
+    piece = np.searchsorted(knots, x[index], side="right")
+    level = pieces[2, piece] + pieces[3, piece] * (x[index] - pieces[1, piece])
+    residual_there = data.y[index] - level - (line[1] + line[2] * (x[index] - line[0]))
+    product = squares - float(mass @ residual_there)
+    weight = data.weight[index] if data.weight.size else np.ones(index.size)
+    return DualCurve(peak, corrected, product, 2.0 * product - squares + float(mass @ (mass / weight)), removed)
 
 
 def metric_line(cells: Cells, metric: Cells) -> tuple[float, float, float]:
-    """Line whose product with the metric has the same sums ``w y`` and ``w y d`` as the cells: position, value, slope."""
+    """Position, value and slope of the line whose product with the metric has the sums of w y and w y d."""
     sums = cells.moments[:, 3:5].astype(np.longdouble)
     start = cells.nodes[:-1].astype(np.longdouble) - cells.nodes[0]
     return _regression(metric, sums[:, 0].sum(), (sums[:, 1] + start * sums[:, 0]).sum())[0]

@@ -15,6 +15,7 @@ __all__ = ["Samples"]
 
 Vector = NDArray[np.float64]
 _LINE_SAMPLES = 4096
+_CHUNK = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,8 @@ class Samples:
     def line(self) -> tuple[float, float, float]:
         """Position, value and slope of a least squares line through some thousand of the samples."""
         step = -(-self.x.size // _LINE_SAMPLES)
-        x, y, w = self.x[::step], self.y[::step], self.weights[::step]
+        x, y = self.x[::step], self.y[::step]
+        w = self.weight[::step] if self.weight.size else np.ones(x.size)
         mean = x[0] + np.average(x - x[0], weights=w)
         level = np.average(y, weights=w)
         second = w @ (x - mean) ** 2
@@ -81,7 +83,14 @@ class Samples:
     def data(self) -> Data:
         """What the kernels read: targets measured from the line, which takes their size and leaves their noise."""
         position, level, slope = self.line
-        return Data(self.x, self.y - (level + slope * (self.x - position)), self.weight)
+        y = np.empty(self.x.size)
+        for k in range(0, y.size, _CHUNK):  # what is in between stays in the cache
+            part = slice(k, k + _CHUNK)
+            np.subtract(self.x[part], position, out=y[part])
+            y[part] *= slope
+            y[part] += level
+            np.subtract(self.y[part], y[part], out=y[part])
+        return Data(self.x, y, self.weight)
 
     @cached_property
     def levels(self) -> list[Cells]:
@@ -147,7 +156,10 @@ def _vector(array: ArrayLike, name: str) -> Vector:
         vector = vector[:, 0].copy()
     if vector.ndim != 1:
         raise DataError(f"{name} must be one-dimensional or a single column; got shape {vector.shape}.")
-    if not np.isfinite(vector).all():
+    # A sum is finite unless an entry is not, or it overflows.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(vector.sum())
+    if suspicious and not np.isfinite(vector).all():
         bad = int(np.flatnonzero(~np.isfinite(vector))[0])
         raise DataError(f"{name} must be finite; got {vector[bad]} at position {bad}. Drop or impute such samples.")
     return vector

@@ -12,6 +12,8 @@ filtering", 2015. Safeguard: [LBRN06] Lee, Battle, Raina, Ng, "Efficient sparse 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -122,8 +124,9 @@ def exchange_knots(
 ) -> tuple[Knots, Vector, int]:
     """Knots, values there measured from the common line, and the number of exchanges; ``data`` has at least 3 sites."""
     knots = _from_coarse(levels, lam, data.x.size - 1) if start is None else start
+    level = _Level(lambda node, sign, old: on_sites(data, levels[0], node, sign, old), data.x, lam)
     blank = np.empty(data.x.size, np.int64), np.empty(data.x.size)
-    state = _fresh(on_sites(data, levels[0], knots.node.copy(), knots.sign.copy(), _NONE), lam)
+    state = level.solve(knots.node.copy(), knots.sign.copy(), _NONE)
     bound = lam * (1.0 + min(0.1 * tol, 1e-10))
     trust, stuck, n_iter, best = _HASTY, 0, 0, -np.inf
     while n_iter < max_iter:
@@ -134,9 +137,7 @@ def exchange_knots(
                 break
             trust = 1.0
             continue
-        node, sign, fresh = _unite(state.work, blank[0][:count], blank[1][:count])
-        union = on_sites(data, levels[0], node, sign, state.work)
-        state = _improve(state, union, fresh, lam)
+        state = level.exchange(state, blank[0][:count], blank[1][:count])
         # The objective cannot tell the last digits of the dual curve; a few more exchanges often do.
         stuck = 0 if state.decrease > best else stuck + 1
         best = max(best, state.decrease)
@@ -161,43 +162,87 @@ def _from_coarse(levels: list[Cells], lam: float, last: int) -> Knots:
 
 def _exchange_cells(cells: Cells, knots: Knots, lam: float) -> Knots:
     count = cells.moments.shape[0]
+    level = _Level(lambda node, sign, old: on_cells(cells, node, sign, old), cells.nodes, lam)
     blank = np.empty(count, np.int64), np.empty(count)
-    state = _fresh(on_cells(cells, knots.node.copy(), knots.sign.copy(), _NONE), lam)
+    state = level.solve(knots.node.copy(), knots.sign.copy(), _NONE)
     for _ in range(_PATIENCE):
         new = price_cells(cells, state.work, state.theta, lam, lam * (1.0 + _COARSE_TOL), *blank)
         if new == 0:
             break
-        node, sign, fresh = _unite(state.work, blank[0][:new], blank[1][:new])
-        union = on_cells(cells, node, sign, state.work)
         before = state.decrease
-        state = _improve(state, union, fresh, lam)
+        state = level.exchange(state, blank[0][:new], blank[1][:new])
         if state.decrease <= before:
             break
     return Knots(state.work.node, state.work.sign)
 
 
-def _fresh(work: Working, lam: float) -> _State:
-    """Solve; drop every knot with the wrong sign, all at once, until there is none. Overwrites ``work``."""
-    count = work.node.size
-    return _State(*descend(work, np.empty(count), np.ones(count, dtype=np.bool_), lam))
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """Working sets on the sites, or on the ends of cells.
+
+    gather : ``(node, sign, old) -> Working``; positions : array, of the nodes
+    """
+
+    gather: Callable[[NDArray[np.int64], Vector, Working], Working]
+    positions: Vector
+    lam: float
+
+    def solve(self, node: NDArray[np.int64], sign: Vector, old: Working) -> _State:
+        """Solve; drop every knot whose jump has the wrong sign, all at once, until there is none."""
+        count = node.size
+        work = self.gather(node, sign, old)
+        return _State(*descend(work, np.empty(count), np.ones(count, dtype=np.bool_), self.lam))
+
+    def exchange(self, state: _State, node: NDArray[np.int64], sign: Vector) -> _State:
+        """Optimum with new knots; the objective falls unless ``state`` was optimal up to rounding."""
+        gone, near, near_sign, used = self._barycentres(state, node, sign)
+        if near.size:
+            keep = np.ones(state.work.node.size, dtype=np.bool_)
+            keep[gone] = False
+            nodes, signs, _ = _unite(
+                (state.work.node[keep], state.work.sign[keep]),
+                (np.concatenate((node[~used], near)), np.concatenate((sign[~used], near_sign))),
+            )
+            trial = self.solve(nodes, signs, state.work)
+            if trial.decrease > state.decrease:
+                return trial
+        nodes, signs, fresh = _unite((state.work.node, state.work.sign), (node, sign))
+        trial = self.solve(nodes.copy(), signs.copy(), state.work)
+        if trial.decrease > state.decrease:
+            return trial
+        union = self.gather(nodes, signs, state.work)
+        theta = np.interp(union.position, state.work.position, state.theta)
+        return _State(*descend(union, theta, fresh, self.lam))
+
+    def _barycentres(
+        self, state: _State, node: NDArray[np.int64], sign: Vector
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Vector, NDArray[np.bool_]]:
+        """Knots in pairs with jumps of one sign and an excursion between; nodes next to their barycentres.
+
+        Two knots that stand for one have it as their barycentre, up to the square of their distance; the worst node of
+        the excursion would only halve that distance. Also returned are the signs, and which of the new knots are those
+        of the excursions.
+        """
+        work = state.work
+        segment = np.searchsorted(work.node, node) - 1
+        twin = (work.sign[segment] == sign) & (work.sign[segment + 1] == sign)
+        segment, sign = segment[twin], sign[twin]
+        if segment.size == 0:
+            return segment, node[:0], sign, twin
+        jumps = np.diff(np.diff(state.theta) / np.diff(work.position))
+        left, right = jumps[segment - 1], jumps[segment]
+        at = (left * work.position[segment] + right * work.position[segment + 1]) / (left + right)
+        near = np.searchsorted(self.positions, at)
+        near = np.clip(np.concatenate((near - 1, near)), 1, self.positions.size - 2)
+        return np.concatenate((segment, segment + 1)), near, np.tile(sign, 2), twin
 
 
-def _improve(state: _State, union: Working, fresh: NDArray[np.bool_], lam: float) -> _State:
-    """Optimum of a working set within ``union``, with a lower objective unless ``state`` was optimal up to rounding."""
-    trial = _fresh(Working(*(part.copy() for part in union)), lam)
-    if trial.decrease > state.decrease:
-        return trial
-    return _State(*descend(union, np.interp(union.position, state.work.position, state.theta), fresh, lam))
-
-
-def _unite(work: Working, node: NDArray[np.int64], sign: Vector) -> tuple[NDArray[np.int64], Vector, NDArray[np.bool_]]:
-    """Nodes and signs of the working set and of the new knots together, and which of them are new."""
-    fresh = np.zeros(work.node.size + node.size, dtype=np.bool_)
-    fresh[np.searchsorted(work.node, node) + np.arange(node.size)] = True
-    nodes, signs = np.empty(fresh.size, np.int64), np.empty(fresh.size)
-    nodes[fresh], signs[fresh] = node, sign
-    nodes[~fresh], signs[~fresh] = work.node, work.sign
-    return nodes, signs, fresh
+def _unite(
+    old: tuple[NDArray[np.int64], Vector], new: tuple[NDArray[np.int64], Vector]
+) -> tuple[NDArray[np.int64], Vector, NDArray[np.bool_]]:
+    """Nodes and signs of both, sorted, those of ``old`` where both have one; and which nodes are new."""
+    node, first = np.unique(np.concatenate((old[0], new[0])), return_index=True)
+    return node, np.concatenate((old[1], new[1]))[first], first >= old[0].size
 
 
 def spline_at(samples: Samples, node: NDArray[np.int64], theta: Vector) -> LinearSpline:
