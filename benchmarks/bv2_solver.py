@@ -422,6 +422,34 @@ def aims(found: Row) -> list[Row]:
     return rows
 
 
+def kept(folder: Path) -> Row:
+    """Rows of an earlier run."""
+    path = folder / "bv2_solver.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {part: found.get(part, []) for part in PARTS}
+
+
+def save(found: Row, cap: int, folder: Path) -> None:
+    """Put the rows in order, judge the aims, write the JSON."""
+    methods, inputs = [OURS, *PEERS], list(hard_inputs())
+    found["sweep"].sort(key=lambda row: (row["n"], LEVELS.index(row["level"]), methods.index(row["method"])))
+    found["path"].sort(key=lambda row: row["n"])
+    found["hard"].sort(key=lambda row: (inputs.index(row["input"]), methods.index(row["method"])))
+    found["aims"] = aims(found)
+    packages = ["numpy", "scipy", "numba", "scikit-learn", "cvxpy", "clarabel", "splineops", "TVDCondat2013"]
+    payload = {
+        "objective": "1/2 sum_i (y_i - f(x_i))^2 + lam TV(f')",
+        "command": "python -m benchmarks.bv2_solver",
+        "cap_cpu_seconds": cap,
+        "cap_cpu_seconds_hard": HARD_CAP,
+        "data": "x uniform on [0, 1] and sorted, y = Doppler + 0.3 noise",
+        "lam_over_lam_max": {str(n): shares for n, shares in SHARES.items()},
+        "environment": environment(packages, threads=1),
+        **found,
+    }
+    write_json("bv2_solver", payload, folder=folder)
+
+
 def cells(row: Row) -> list[str]:
     """A row of the sweep as text."""
     head = [f"{row['n']:.0e}", row["level"], row["method"]]
@@ -430,6 +458,32 @@ def cells(row: Row) -> list[str]:
     gap, excess = (f"{row[key]:.1e}" if key in row else "" for key in ("gap", "excess"))
     note = f"{row['knots']} knots, fit {row['passes']['fit']:.1f} passes" if "passes" in row else ""
     return [*head, f"{row['seconds']:.4g}", gap, excess, note]
+
+
+def measure(arguments: argparse.Namespace) -> Row:
+    """Run the parts that are asked for; each row is saved when it is there."""
+    found = kept(arguments.out)
+
+    def add(part: str, row: Row, key: tuple[str, ...]) -> None:
+        found[part] = merge(found[part], [row], key)
+        save(found, arguments.cap, arguments.out)
+
+    if "sweep" in arguments.parts:
+        for row in sweep(arguments.sizes, arguments.methods, arguments.cap):
+            add("sweep", row, ("n", "level", "method"))
+            print(*cells(row), sep="  ", flush=True)
+    if "path" in arguments.parts:
+        for n in arguments.sizes:
+            add("path", run({"part": "path", "n": n}), ("n",))
+    if "hard" in arguments.parts:
+        for name in hard_inputs():
+            for method in arguments.methods:
+                task = {"input": name, "method": method}
+                add("hard", task | run(task | {"part": "hard", "cap": HARD_CAP}), ("input", "method"))
+    if "compile" in arguments.parts:
+        found["compile"] = compile_runs()
+    save(found, arguments.cap, arguments.out)
+    return found
 
 
 def main() -> None:
@@ -450,46 +504,10 @@ def main() -> None:
         for n in arguments.sizes:
             print(f"    {n}: {pick(n)},", flush=True)
         return
-    path = arguments.out / "bv2_solver.json"
-    found: Row = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    found = {part: found.get(part, []) for part in PARTS}
-    if "sweep" in arguments.parts:
-        new = []
-        for row in sweep(arguments.sizes, arguments.methods, arguments.cap):
-            new.append(row)
-            print(*cells(row), sep="  ", flush=True)
-        found["sweep"] = merge(found["sweep"], new, ("n", "level", "method"))
-    if "path" in arguments.parts:
-        new = [run({"part": "path", "n": n}) for n in arguments.sizes]
-        found["path"] = merge(found["path"], new, ("n",))
-    if "hard" in arguments.parts:
-        tasks = [
-            {"part": "hard", "input": name, "method": method} for name in hard_inputs() for method in arguments.methods
-        ]
-        new = [task | run(task | {"cap": HARD_CAP}) for task in tasks]
-        found["hard"] = merge(
-            found["hard"], [{k: v for k, v in row.items() if k != "part"} for row in new], ("input", "method")
-        )
-    if "compile" in arguments.parts:
-        found["compile"] = compile_runs()
-    found["sweep"].sort(key=lambda row: (row["n"], LEVELS.index(row["level"])))
-    found["path"].sort(key=lambda row: row["n"])
-    found["aims"] = aims(found)
-    payload = {
-        "objective": "1/2 sum_i (y_i - f(x_i))^2 + lam TV(f')",
-        "command": "python -m benchmarks.bv2_solver",
-        "cap_cpu_seconds": arguments.cap,
-        "data": "x uniform on [0, 1] and sorted, y = Doppler + 0.3 noise",
-        "lam_over_lam_max": {str(n): shares for n, shares in SHARES.items()},
-        "environment": environment(
-            ["numpy", "scipy", "numba", "scikit-learn", "cvxpy", "clarabel", "splineops", "TVDCondat2013"], threads=1
-        ),
-        **found,
-    }
+    found = measure(arguments)
     print_table(["N", "lam", "method", "seconds", "gap", "excess", ""], [cells(row) for row in found["sweep"]])
     for row in found["aims"]:
         print(f"{'met   ' if row['met'] else 'MISSED'}  {row['aim']}: {row['measured']:.3g}  {row['note']}")
-    print(write_json("bv2_solver", payload, folder=arguments.out).name)
 
 
 if __name__ == "__main__":

@@ -151,18 +151,26 @@ class BV2Problem:
         """Primal value, dual value, and the weighted sum of squared residuals."""
         data, levels, pieces = self.samples.data, self.samples.levels, _pieces(spline, self.samples.line)
 
-        def dual(curve: DualCurve) -> float:
+        def dual(curve: DualCurve, slip: float) -> float:
+            # sum nu y = sum nu r + sum nu f, and sum nu f = sum jump v(knot); slip is what rounding added to sum nu r.
+            product = curve.product - slip + float(spline.jumps @ curve.at_knots)
+            squares = max(curve.squares - slip, 0.0)
             shrink = self._shrink(curve)
-            # sum nu y = sum nu r + sum nu f, and sum nu f = sum jump v(knot).
-            product = curve.product + float(spline.jumps @ curve.at_knots)
-            return shrink * (product - 0.5 * shrink * curve.squares) + self.offset
+            if squares > 0.0:
+                shrink = min(shrink, max(product / squares, 0.0))
+            return shrink * (product - 0.5 * shrink * squares) + self.offset
 
         curve = dual_curve(data, levels, pieces, self.lam)
-        primal = 0.5 * (curve.squares + curve.removed) + self.lam * spline.tv2 + self.offset
-        best = dual(curve)
+        total = curve.squares + curve.removed
+        primal = 0.5 * total + self.lam * spline.tv2 + self.offset
+        best = dual(curve, 0.0)
         if primal - best > _LOOSE * abs(primal):
+            residual = self.samples.y - spline(self.samples.x)
+            slip = total - float(self.samples.weights @ residual**2)
+            primal -= 0.5 * slip
             through = self.lam * np.sign(spline.jumps)
-            best = max(best, dual(dual_curve(data, levels, pieces, self.lam, through=through)))
+            again = dual_curve(data, levels, pieces, self.lam, through=through)
+            best = max(dual(curve, slip), dual(again, slip))
         return primal, best, curve.squares
 
     def curve(self, spline: LinearSpline, floor: float = 0.0) -> DualCurve:

@@ -35,6 +35,7 @@ Vector = NDArray[np.float64]
 _NONE = Working(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty((0, 6)))
 _COARSE_TOL = 1e-6
 _HASTY = 0.3  # share of the safety margin that all passes but the last take
+_CLOSE = 0.2  # knots that stand for one: so much closer to each other than to their neighbours
 _PATIENCE = 30  # exchanges without a lower objective: rounding errors, not progress
 
 
@@ -195,21 +196,20 @@ class _Level:
 
     def exchange(self, state: _State, node: NDArray[np.int64], sign: Vector) -> _State:
         """Optimum with new knots; the objective falls unless ``state`` was optimal up to rounding."""
+        nodes, signs, fresh = _unite((state.work.node, state.work.sign), (node, sign))
+        best = self.solve(nodes.copy(), signs.copy(), state.work)
         gone, near, near_sign, used = self._barycentres(state, node, sign)
         if near.size:
             keep = np.ones(state.work.node.size, dtype=np.bool_)
             keep[gone] = False
-            nodes, signs, _ = _unite(
+            fewer, fewer_signs, _ = _unite(
                 (state.work.node[keep], state.work.sign[keep]),
                 (np.concatenate((node[~used], near)), np.concatenate((sign[~used], near_sign))),
             )
-            trial = self.solve(nodes, signs, state.work)
-            if trial.decrease > state.decrease:
-                return trial
-        nodes, signs, fresh = _unite((state.work.node, state.work.sign), (node, sign))
-        trial = self.solve(nodes.copy(), signs.copy(), state.work)
-        if trial.decrease > state.decrease:
-            return trial
+            trial = self.solve(fewer, fewer_signs, state.work)
+            best = max(best, trial, key=lambda one: one.decrease)
+        if best.decrease > state.decrease:
+            return best
         union = self.gather(nodes, signs, state.work)
         theta = np.interp(union.position, state.work.position, state.theta)
         return _State(*descend(union, theta, fresh, self.lam))
@@ -226,6 +226,9 @@ class _Level:
         work = state.work
         segment = np.searchsorted(work.node, node) - 1
         twin = (work.sign[segment] == sign) & (work.sign[segment + 1] == sign)
+        length = np.diff(work.position)
+        apart = np.minimum(length[np.maximum(segment - 1, 0)], length[np.minimum(segment + 1, length.size - 1)])
+        twin &= length[segment] <= _CLOSE * apart
         segment, sign = segment[twin], sign[twin]
         if segment.size == 0:
             return segment, node[:0], sign, twin
