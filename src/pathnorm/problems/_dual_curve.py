@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pathnorm.problems._moments import INNER, OUTER, SITES_PER_CELL, Cells, Data, add_sites, residual, sweep
+from pathnorm.problems._moments import INNER, OUTER, SITES_PER_CELL, Cells, Data, residual, sweep
 
 __all__ = ["DualCurve", "dual_curve", "metric_line"]
 
@@ -49,6 +49,22 @@ def _add(total, rest, term):
     return new, rest + ((term - new) + total)
 
 
+@njit(**INNER)
+def _residual_sites(data, first, stop, line):
+    """Sums ``w r``, ``w r d`` and ``w r^2`` of the residual; line : (origin, level, slope) of f."""
+    x, y, weight = data.x[first:stop], data.y[first:stop], data.weight[first:stop]
+    origin, level, slope = line
+    s0, s1, s2 = 0.0, 0.0, 0.0
+    for k in range(x.size):
+        d = x[k] - origin
+        r = y[k] - level - slope * d
+        nu = r if weight.size == 0 else weight[k] * r
+        s0 += nu
+        s1 += nu * d
+        s2 += nu * r
+    return s0, s1, s2
+
+
 @njit(**OUTER)
 def _states(data, cells, pieces, line, states):
     """Write the dual curve at the cells; return the sums over all sites of nu, of nu (x - x_0) and of nu r.
@@ -58,7 +74,6 @@ def _states(data, cells, pieces, line, states):
     states : array (m + 1, 3), v and its slope at the left end of each cell, and how far it may leave its chord inside
     """
     x, count, piece = data.x, cells.moments.shape[0], 0
-    row = np.empty((1, 6))
     v, v_rest, rate, rate_rest, moment, moment_rest, total, total_rest = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for c in range(count):
         states[c, 0], states[c, 1] = v + v_rest, rate + rate_rest
@@ -69,16 +84,15 @@ def _states(data, cells, pieces, line, states):
         begin = i
         while i < end:
             piece, stop = _run(x, i, end, pieces, piece)
-            for k in range(6):
-                row[0, k] = cells.moments[c, k] if stop - begin == end - begin and i == begin else 0.0
-            if i != begin or stop != end:
-                add_sites(data, i, stop, origin, row, 0)
             level, slope = _line_at(pieces, piece, line, origin)
-            s0, s1 = residual(row, 0, level, slope)
-            zeroth += s0
-            first += s1
-            # sum w r^2 = sum w r y - sum w r f
-            squares += max(row[0, 5] - level * (row[0, 3] + s0) - slope * (row[0, 4] + s1), 0.0)
+            if i == begin and stop == end:
+                s0, s1 = residual(cells.moments, c, level, slope)
+                # sum w r^2 = sum w r y - sum w r f
+                s2 = cells.moments[c, 5] - level * (cells.moments[c, 3] + s0) - slope * (cells.moments[c, 4] + s1)
+                zeroth, first, squares = s0, s1, max(s2, 0.0)
+            else:
+                s0, s1, s2 = _residual_sites(data, i, stop, (origin, level, slope))
+                zeroth, first, squares = zeroth + s0, first + s1, squares + s2
             i = stop
         v, v_rest = _add(v, v_rest, length * (rate + rate_rest + zeroth) - first)
         rate, rate_rest = _add(rate, rate_rest, zeroth)
