@@ -13,6 +13,7 @@ import torch
 
 import pathnorm
 from pathnorm import cli
+from pathnorm.cli.output import progress_bars
 from pathnorm.errors import BudgetError
 
 FACTORY = """
@@ -237,8 +238,8 @@ def test_without_the_plot_extra_the_page_is_left_out(job, capsys, monkeypatch):
 
 def test_a_reader_that_goes_away_is_no_traceback():
     # The child waits until its reader has gone, and only then prints.
-    code = "import sys; from pathnorm import cli\n"
-    code += "cli._demo = lambda a: (sys.stdin.read(), cli.Outcome('a table', {}))[1]\n"
+    code = "import sys; from pathnorm import cli; from pathnorm.cli import demo\n"
+    code += "demo._demo = lambda a: (sys.stdin.read(), cli.Outcome('a table', {}))[1]\n"
     code += "sys.exit(cli.main(['demo']))"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe) as process:
@@ -263,10 +264,10 @@ def test_warnings_are_one_line_on_stderr(job, capsys, make_record):
 
 
 def test_bars_are_drawn_on_a_terminal_only(monkeypatch, capsys):
-    with cli._progress() as progress:
+    with progress_bars() as progress:
         assert progress is None
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with cli._progress() as progress:
+    with progress_bars() as progress:
         assert progress is not None
         progress("moments", 1, 2)
         progress("moments", 2, 2)

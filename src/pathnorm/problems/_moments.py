@@ -35,8 +35,9 @@ _RATIO, _TOP = 16, 512  # cells per cell of the next level, and cells of the las
 _SITES_PER_THREAD = 1 << 19
 Vector = NDArray[np.float64]
 # Called from Python; and called from kernels only: without wrappers for Python and C, which take longer to compile
-# than the code. Division by zero gives infinity, as in numpy.
-OUTER: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+# than the code. Kernels allocate nothing, so they need no reference counts (_nrt), which take as long again. Division
+# by zero gives infinity, as in numpy.
+OUTER: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "_nrt": False}
 INNER: dict[str, Any] = OUTER | {"no_cpython_wrapper": True}
 # Sums may be reordered, which is what lets them run in vector registers; NaN and infinity keep their meaning.
 _REORDER = {"reassoc", "contract", "nsz"}

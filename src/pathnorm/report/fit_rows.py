@@ -33,7 +33,9 @@ def summary(record: FitRecord) -> str:
     else:
         proof = f"Not optimal to {tiny(record.tol)} as asked: over {over} at this lambda {gap}, which is certified."
     knots = "no knot" if record.n_knots == 0 else f"{count(record.n_knots)} knot{'s' * (record.n_knots != 1)}"
-    shape = f"{record.y_name} is fitted by a straight line" if record.n_knots == 0 else f"{record.y_name} bends at {knots}"
+    shape = (
+        f"{record.y_name} is fitted by a straight line" if record.n_knots == 0 else f"{record.y_name} bends at {knots}"
+    )
     if record.loss in ("logistic", "poisson"):
         shape = f"The {'log-odds' if record.loss == 'logistic' else 'log-mean'} of {shape}"
     return f"{proof} {shape} over {count(record.n_samples)} samples, with residuals of {decimal(record.rmse)} (RMSE)."
@@ -41,7 +43,7 @@ def summary(record: FitRecord) -> str:
 
 def fit_rows(record: FitRecord) -> list[list[str]]:
     """Return rows of label, value, kind and remark."""
-    samples = f"{count(record.n_distinct)} different {record.x_name}"
+    samples = f"{count(record.n_distinct)} different values of {record.x_name}"
     if record.rows_dropped:
         samples += f"; {count(record.rows_dropped)} of {count(record.rows)} rows lack a value"
     rows = [
@@ -57,7 +59,9 @@ def fit_rows(record: FitRecord) -> list[list[str]]:
     ]
     if record.band is not None:
         band = record.band
-        rows.append(["band", percent(band.level, digits=0), kind_of(type(band), "lower"), f"{band.method}: {band.covers}"])
+        rows.append(
+            ["band", percent(band.level, digits=0), kind_of(type(band), "lower"), f"{band.method}: {band.covers}"]
+        )
     return rows
 
 
@@ -72,7 +76,9 @@ def beside_rows(record: FitRecord) -> list[list[str]]:
         ["RMSE on the samples", decimal(record.rmse), decimal(other.rmse), "measured"],
     ]
     if record.gcv is not None:
-        rows.append(["GCV, an estimate of it elsewhere", decimal(_root(record.gcv)), decimal(_root(other.gcv)), "measured"])
+        rows.append(
+            ["GCV, an estimate of it elsewhere", decimal(_root(record.gcv)), decimal(_root(other.gcv)), "measured"]
+        )
     return rows
 
 
@@ -82,9 +88,9 @@ def how(record: FitRecord) -> str:
     weight = "" if record.weight_name is None else f", weights {record.weight_name}"
     unit = f" ({record.x_unit})" if record.x_unit else ""
     return (
-        f"{record.y_name} against {record.x_name}{unit}{weight}; loss {loss}; lambda_max {decimal(record.lam_max, digits=4)}; "
-        f"{decimal(record.seconds)} s, of which the fit {decimal(record.seconds_fit)} s; "
-        f"peak memory {decimal(record.peak_memory_mb)} MB"
+        f"{record.y_name} against {record.x_name}{unit}{weight}; loss {loss}; "
+        f"lambda_max {decimal(record.lam_max, digits=4)}; {decimal(record.seconds)} s, of which the fit "
+        f"{decimal(record.seconds_fit)} s; peak memory {decimal(record.peak_memory_mb)} MB"
     )
 
 
@@ -101,5 +107,3 @@ def _chosen(record: FitRecord) -> str:
         return "given"
     rule = ", one-standard-error rule" if record.one_standard_error else ""
     return f"chosen by {CRITERIA.get(record.chosen_by, record.chosen_by)}{rule} out of {len(record.path.lams)}"
-
-

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
 from pathnorm.problems._moments import INNER, OUTER, SITES_PER_CELL, residual, segment_of_cells, segment_of_sites, sweep
-from pathnorm.solvers._reduced import Working
 
-__all__ = ["on_cells", "on_sites", "price_cells", "price_sites"]
+__all__ = ["gather", "price"]
 
 
 @njit(**INNER)
@@ -24,9 +22,10 @@ def _start(work, theta, lam, j):
 
 
 @njit(**INNER)
-def _record(node, v, bound, excursion, new_node, new_sign):
+def _record(node, v, bound, excursion, new):
     """Extend or close the current excursion ``(node of the worst, its |v|, sign, count of new knots)``."""
     worst, height, side, count = excursion
+    new_node, new_sign = new
     here = 1 if v > bound else (-1 if v < -bound else 0)
     if side != 0 and here != side:
         new_node[count], new_sign[count] = worst, side
@@ -36,9 +35,10 @@ def _record(node, v, bound, excursion, new_node, new_sign):
     return worst, height, here, count
 
 
-@njit(**OUTER)
-def price_cells(cells, work, theta, lam, bound, new_node, new_sign):
-    """Evaluate the dual curve at every node; write one new knot per excursion and return their number."""
+@njit(**INNER)
+def _price_cells(cells, state, lam, bound, new):
+    """Number of new knots at nodes."""
+    work, theta = state
     nodes, moments = cells.nodes, cells.moments
     count = 0
     for j in range(work.node.size - 1):
@@ -50,8 +50,8 @@ def price_cells(cells, work, theta, lam, bound, new_node, new_sign):
             v += (nodes[c + 1] - nodes[c]) * (rate + zeroth) - first
             rate += zeroth
             if abs(v) > bound or excursion[2] != 0:
-                excursion = _record(c + 1, v, bound, excursion, new_node, new_sign)
-        count = _record(-1, 0.0, bound, excursion, new_node, new_sign)[3]
+                excursion = _record(c + 1, v, bound, excursion, new)
+        count = _record(-1, 0.0, bound, excursion, new)[3]
     return count
 
 
@@ -72,15 +72,9 @@ def _leap(cells, c, v, rate, level, slope):
     return v + h * (rate + zeroth) - first, rate + zeroth, sway
 
 
-@njit(**OUTER)
-def price_sites(data, cells, state, lam, bounds, new_node, new_sign):
-    """As :func:`price_cells` at every site; cells inside which ``|v| < lam`` is certain are leapt over.
-
-    state : (work, theta)
-    bounds : (where an excursion begins, share of the safety margin to keep); a share of 1 misses none
-
-    Returns the number of new knots and of sites seen.
-    """
+@njit(**INNER)
+def _price_sites(data, cells, state, lam, bounds, new):
+    """Numbers of new knots and of sites seen; cells inside which ``|v| < lam`` is certain are leapt over."""
     n_sites, n_cells = data.x.size, cells.moments.shape[0]
     work, theta = state
     bound, trust = bounds
@@ -101,60 +95,44 @@ def price_sites(data, cells, state, lam, bounds, new_node, new_sign):
                     continue
             stop = min(stop, end)
             seen += stop - i
-            ahead, ahead_rate, peak = sweep(data, i, stop, (v, rate), line)
-            if peak > bound or excursion[2] != 0:
-                for k in range(i, stop):
-                    v, rate, _ = sweep(data, k, k + 1, (v, rate), line)
-                    excursion = _record(k + 1, v, bound, excursion, new_node, new_sign)
-            v, rate, i, c = ahead, ahead_rate, stop, c + 1
-        count = _record(-1, 0.0, bound, excursion, new_node, new_sign)[3]
+            # All sites at once where nothing happens, else one by one.
+            pace = stop - i if excursion[2] == 0 else 1
+            while i < stop:
+                ahead, ahead_rate, peak = sweep(data, i, i + pace, (v, rate), line)
+                if pace > 1 and peak > bound:
+                    pace = 1
+                    continue
+                v, rate, i = ahead, ahead_rate, i + pace
+                if pace == 1:
+                    excursion = _record(i, v, bound, excursion, new)
+            c += 1
+        count = _record(-1, 0.0, bound, excursion, new)[3]
     return count, seen
 
 
-@njit(**INNER)
-def _known(old, i, first, stop):
-    """Whether the segment from node ``first`` to ``stop`` is segment i of the old working set."""
-    return i + 1 < old.node.size and old.node[i] == first and old.node[i + 1] == stop
+@njit(**OUTER)
+def price(data, cells, state, lam, bounds, new):
+    """Evaluate the dual curve; write one new knot for each excursion beyond ``lam``, where it is largest.
 
+    Without data the curve is evaluated at the nodes of the cells, else at every site that needs it.
 
-@njit(**INNER)
-def _take(old, i, out, j):
-    for k in range(5):
-        out[j, k] = old.moments[i, k]
+    state : (work, theta)
+    bounds : (where an excursion begins, share of the safety margin to keep); a share of 1 misses none
+    new : (nodes, signs), written
+
+    Returns the number of new knots, and of sites seen.
+    """
+    if data.x.size == 0:
+        return _price_cells(cells, state, lam, bounds[0], new), 0
+    return _price_sites(data, cells, state, lam, bounds, new)
 
 
 @njit(**OUTER)
-def on_cells(cells, node, sign, old):
-    """Working set with knots at these nodes; the segments it shares with the ``old`` one are not summed again."""
-    count, i = node.size, 0
-    work = Working(node, sign, np.empty(count), np.zeros((count, 6)))
-    for j in range(count):
-        work.position[j] = cells.nodes[node[j]]
-        while i < old.node.size and old.node[i] < node[j]:
-            i += 1
-        if j == count - 1:
-            continue
-        if _known(old, i, node[j], node[j + 1]):
-            _take(old, i, work.moments, j)
+def gather(data, cells, node, segments, moments):
+    """Write the moments of the given segments between nodes, rows zero before; nodes are sites, or ends of cells."""
+    for j in segments:
+        if data.x.size == 0:
+            segment_of_cells(cells, node[j], node[j + 1], moments, j)
         else:
-            segment_of_cells(cells, node[j], node[j + 1], work.moments, j)
-    return work
-
-
-@njit(**OUTER)
-def on_sites(data, cells, node, sign, old):
-    """As :func:`on_cells`, with knots at sites."""
-    count, i = node.size, 0
-    work = Working(node, sign, np.empty(count), np.zeros((count, 6)))
-    for j in range(count):
-        work.position[j] = data.x[node[j]]
-        while i < old.node.size and old.node[i] < node[j]:
-            i += 1
-        if j == count - 1:
-            continue
-        if _known(old, i, node[j], node[j + 1]):
-            _take(old, i, work.moments, j)
-        else:
-            stop = data.x.size if j == count - 2 else node[j + 1]
-            segment_of_sites(data, cells, node[j], stop, work.moments, j)
-    return work
+            stop = data.x.size if j == node.size - 2 else node[j + 1]
+            segment_of_sites(data, cells, node[j], stop, moments, j)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba import njit
 
 from pathnorm.problems._moments import INNER, OUTER, add_cell
@@ -32,13 +31,12 @@ class Working(NamedTuple):
 
 
 @njit(**INNER)
-def _solve(work, lam, theta, ratio):
-    """Minimise over the values at the knots; return ``g' theta``, twice the decrease from f = 0.
+def _solve(work, count, lam, theta, ratio):
+    """Minimise over the values at the first ``count`` knots; return ``g' theta``, twice the decrease from f = 0.
 
     theta, ratio : array (K,), written
     """
     position, sign, moments = work.position, work.sign, work.moments
-    count = position.size
     diagonal, right = 0.0, 0.0  # of the current row, before elimination
     previous_off, previous = 0.0, 0.0
     for j in range(count):
@@ -73,35 +71,32 @@ def _jump(position, theta, j):
 
 
 @njit(**INNER)
-def _drop(work, theta, fresh, marked):
-    """Remove the marked knots and merge the segments they separated; return the shorter arrays.
+def _drop(work, count, theta, flags):
+    """Remove the marked ones of the first ``count`` knots, merge the segments they separated; return how many are left.
 
-    Works in place: all four arguments are overwritten.
+    flags : array (2, K) of bool, which knots are fresh and which are marked
     """
     m = 1
-    count = work.node.size
     for j in range(1, count):
-        if marked[j]:
+        if flags[1, j]:
             add_cell(work.moments, j, work.position[j] - work.position[m - 1], work.moments, m - 1)
             continue
         work.node[m], work.sign[m], work.position[m] = work.node[j], work.sign[j], work.position[j]
         for k in range(6):
             work.moments[m, k] = work.moments[j, k]
-        theta[m], fresh[m] = theta[j], fresh[j]
+        theta[m], flags[0, m] = theta[j], flags[0, j]
         m += 1
-    shorter = Working(work.node[:m], work.sign[:m], work.position[:m], work.moments[:m])
-    return shorter, theta[:m], fresh[:m]
+    return m
 
 
 @njit(**INNER)
-def _line_search(work, theta, step, lam):
+def _line_search(work, count, theta, step, lam):
     """Exact minimiser t in (0, 1] of the objective along ``theta + t step``, given that t = 1 solves with these signs.
 
     Knots whose jump vanishes on the way get the other sign; the one at which the search stops, if it stops at a kink,
     is returned, or -1.
     """
     position, sign, moments = work.position, work.sign, work.moments
-    count = position.size
     curvature, kick = 0.0, 0.0
     for j in range(count - 1):
         a, b = step[j], (step[j + 1] - step[j]) / (position[j + 1] - position[j])
@@ -123,42 +118,42 @@ def _line_search(work, theta, step, lam):
 
 
 @njit(**OUTER)
-def descend(work, theta, fresh, lam):
-    """Solve on the working set; a ``fresh`` knot whose jump has the wrong sign is dropped, all of them at once.
+def descend(work, flags, values, lam):
+    """Solve on the working set; a fresh knot whose jump has the wrong sign is dropped, all of them at once.
 
     The others are moved by a feature-sign search, which never raises the objective: their jumps go no further than an
     exact line search allows. With every knot fresh there is no such search and the start plays no part.
 
-    theta : array (K,), where to start: the optimum without the fresh knots
-    fresh : array (K,) of bool
+    flags : array (2, K) of bool, first which knots are fresh
+    values : array (4, K), first where to start: the optimum without the fresh knots
 
-    Overwrites all three; returns what is left, the values, and twice the decrease from f = 0.
+    Returns how many knots are left, and twice the decrease from f = 0. The knots are in the front of ``work``, their
+    values in that of ``values[0]``; the rest of all arguments is overwritten.
     """
+    theta, target, ratio, step = values[0], values[1], values[2], values[3]
     count = work.node.size
-    target, ratio, step = np.empty(count), np.empty(count), np.empty(count)
-    marked = np.zeros(count, np.bool_)
     while True:
-        count = work.node.size
-        target, step, marked = target[:count], step[:count], marked[:count]
-        decrease = _solve(work, lam, target, ratio)
+        decrease = _solve(work, count, lam, target, ratio)
         new, old = 0, 0
         for j in range(1, count - 1):
             wrong = _jump(work.position, target, j) * work.sign[j] <= 0.0
-            marked[j] = wrong and fresh[j]
-            new += marked[j]
-            old += wrong and not fresh[j]
-        marked[0], marked[count - 1] = False, False
+            flags[1, j] = wrong and flags[0, j]
+            new += flags[1, j]
+            old += wrong and not flags[0, j]
+        flags[1, count - 1] = False
         if new == 0 and old == 0:
-            return work, target, decrease
+            for j in range(count):
+                theta[j] = target[j]
+            return count, decrease
         if new == 0:
             for j in range(count):
                 step[j] = target[j] - theta[j]
-            t, stopped = _line_search(work, theta, step, lam)
+            t, stopped = _line_search(work, count, theta, step, lam)
             for j in range(count):
                 theta[j] += t * step[j]
-                fresh[j] = False
+                flags[0, j] = False
             if stopped >= 0:
-                marked[stopped] = True
+                flags[1, stopped] = True
                 new = 1
         if new > 0:
-            work, theta, fresh = _drop(work, theta, fresh, marked)
+            count = _drop(work, count, theta, flags)

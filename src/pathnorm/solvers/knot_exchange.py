@@ -12,8 +12,6 @@ filtering", 2015. Safeguard: [LBRN06] Lee, Battle, Raina, Ng, "Efficient sparse 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +22,7 @@ from pathnorm.problems._moments import SITES_PER_CELL, Cells, Data
 from pathnorm.problems.losses import Squared
 from pathnorm.problems.samples import Samples
 from pathnorm.problems.trend import BV2Problem
-from pathnorm.solvers._pricing import on_cells, on_sites, price_cells, price_sites
+from pathnorm.solvers._pricing import gather, price
 from pathnorm.solvers._reduced import Working, descend
 from pathnorm.solvers.solution import Solution, Status
 from pathnorm.spaces import LinearSpline
@@ -33,6 +31,7 @@ __all__ = ["Knots", "exchange_knots", "finish", "knot_exchange", "spline_at"]
 
 Vector = NDArray[np.float64]
 _NONE = Working(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty((0, 6)))
+_NO_DATA = Data(np.empty(0), np.empty(0), np.empty(0))
 _COARSE_TOL = 1e-6
 _HASTY = 0.3  # share of the safety margin that all passes but the last take
 _CLOSE = 0.2  # knots that stand for one: so much closer to each other than to their neighbours
@@ -125,20 +124,19 @@ def exchange_knots(
 ) -> tuple[Knots, Vector, int]:
     """Knots, values there measured from the common line, and the number of exchanges; ``data`` has at least 3 sites."""
     knots = _from_coarse(levels, lam, data.x.size - 1) if start is None else start
-    level = _Level(lambda node, sign, old: on_sites(data, levels[0], node, sign, old), data.x, lam)
-    blank = np.empty(data.x.size, np.int64), np.empty(data.x.size)
+    level = _Level(data, levels[0], data.x, lam)
     state = level.solve(knots.node.copy(), knots.sign.copy(), _NONE)
     bound = lam * (1.0 + min(0.1 * tol, 1e-10))
     trust, stuck, n_iter, best = _HASTY, 0, 0, -np.inf
     while n_iter < max_iter:
         n_iter += 1
-        count, _ = price_sites(data, levels[0], (state.work, state.theta), lam, (bound, trust), *blank)
-        if count == 0:
+        new = level.price(state, bound, trust)
+        if new.node.size == 0:
             if trust == 1.0:
                 break
             trust = 1.0
             continue
-        state = level.exchange(state, blank[0][:count], blank[1][:count])
+        state = level.exchange(state, new)
         # The objective cannot tell the last digits of the dual curve; a few more exchanges often do.
         stuck = 0 if state.decrease > best else stuck + 1
         best = max(best, state.decrease)
@@ -162,90 +160,100 @@ def _from_coarse(levels: list[Cells], lam: float, last: int) -> Knots:
 
 
 def _exchange_cells(cells: Cells, knots: Knots, lam: float) -> Knots:
-    count = cells.moments.shape[0]
-    level = _Level(lambda node, sign, old: on_cells(cells, node, sign, old), cells.nodes, lam)
-    blank = np.empty(count, np.int64), np.empty(count)
+    level = _Level(_NO_DATA, cells, cells.nodes, lam)
     state = level.solve(knots.node.copy(), knots.sign.copy(), _NONE)
     for _ in range(_PATIENCE):
-        new = price_cells(cells, state.work, state.theta, lam, lam * (1.0 + _COARSE_TOL), *blank)
-        if new == 0:
+        new = level.price(state, lam * (1.0 + _COARSE_TOL), 1.0)
+        if new.node.size == 0:
             break
         before = state.decrease
-        state = level.exchange(state, blank[0][:new], blank[1][:new])
+        state = level.exchange(state, new)
         if state.decrease <= before:
             break
     return Knots(state.work.node, state.work.sign)
 
 
-@dataclass(frozen=True, slots=True)
 class _Level:
-    """Working sets on the sites, or on the ends of cells.
+    """Working sets on nodes: the sites, or without data the ends of cells."""
 
-    gather : ``(node, sign, old) -> Working``; positions : array, of the nodes
-    """
+    def __init__(self, data: Data, cells: Cells, positions: Vector, lam: float) -> None:
+        self._data, self._cells, self._lam = data, cells, lam
+        self._positions = positions
+        self._new = Knots(np.empty(positions.size, np.int64), np.empty(positions.size))
 
-    gather: Callable[[NDArray[np.int64], Vector, Working], Working]
-    positions: Vector
-    lam: float
+    def price(self, state: _State, bound: float, trust: float) -> Knots:
+        """One new knot for each excursion of the dual curve beyond ``bound``."""
+        count, _ = price(self._data, self._cells, (state.work, state.theta), self._lam, (bound, trust), self._new)
+        return Knots(self._new.node[:count], self._new.sign[:count])
 
     def solve(self, node: NDArray[np.int64], sign: Vector, old: Working) -> _State:
         """Solve; drop every knot whose jump has the wrong sign, all at once, until there is none."""
-        count = node.size
-        work = self.gather(node, sign, old)
-        return _State(*descend(work, np.empty(count), np.ones(count, dtype=np.bool_), self.lam))
+        flags = np.ones((2, node.size), dtype=np.bool_)
+        return self._descend(self._gather(node, sign, old), flags, np.empty((4, node.size)))
 
-    def exchange(self, state: _State, node: NDArray[np.int64], sign: Vector) -> _State:
+    def exchange(self, state: _State, new: Knots) -> _State:
         """Optimum with new knots; the objective falls unless ``state`` was optimal up to rounding."""
-        nodes, signs, fresh = _unite((state.work.node, state.work.sign), (node, sign))
-        best = self.solve(nodes.copy(), signs.copy(), state.work)
-        gone, near, near_sign, used = self._barycentres(state, node, sign)
-        if near.size:
-            keep = np.ones(state.work.node.size, dtype=np.bool_)
+        old = Knots(state.work.node, state.work.sign)
+        union, fresh = _unite(old, new)
+        best = self.solve(union.node.copy(), union.sign.copy(), state.work)
+        gone, near, used = self._barycentres(state, new)
+        if near.node.size:
+            keep = np.ones(old.node.size, dtype=np.bool_)
             keep[gone] = False
-            fewer, fewer_signs, _ = _unite(
-                (state.work.node[keep], state.work.sign[keep]),
-                (np.concatenate((node[~used], near)), np.concatenate((sign[~used], near_sign))),
-            )
-            trial = self.solve(fewer, fewer_signs, state.work)
-            best = max(best, trial, key=lambda one: one.decrease)
+            rest = Knots(np.append(new.node[~used], near.node), np.append(new.sign[~used], near.sign))
+            fewer, _ = _unite(Knots(old.node[keep], old.sign[keep]), rest)
+            best = max(best, self.solve(*fewer, state.work), key=lambda one: one.decrease)
         if best.decrease > state.decrease:
             return best
-        union = self.gather(nodes, signs, state.work)
-        theta = np.interp(union.position, state.work.position, state.theta)
-        return _State(*descend(union, theta, fresh, self.lam))
+        work = self._gather(*union, state.work)
+        values = np.empty((4, fresh.size))
+        values[0] = np.interp(work.position, state.work.position, state.theta)
+        return self._descend(work, np.stack((fresh, fresh)), values)
 
-    def _barycentres(
-        self, state: _State, node: NDArray[np.int64], sign: Vector
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Vector, NDArray[np.bool_]]:
-        """Knots in pairs with jumps of one sign and an excursion between; nodes next to their barycentres.
+    def _gather(self, node: NDArray[np.int64], sign: Vector, old: Working) -> Working:
+        """Working set with these knots; the segments it shares with the old one are not summed again."""
+        moments = np.zeros((node.size, 6))
+        todo = np.arange(node.size - 1)
+        if old.node.size:
+            at = np.minimum(np.searchsorted(old.node, node[:-1]), old.node.size - 2)
+            known = (old.node[at] == node[:-1]) & (old.node[at + 1] == node[1:])
+            moments[:-1][known] = old.moments[at[known]]
+            todo = todo[~known]
+        gather(self._data, self._cells, node, todo, moments)
+        return Working(node, sign, self._positions[node], moments)
+
+    def _descend(self, work: Working, flags: NDArray[np.bool_], values: Vector) -> _State:
+        count, decrease = descend(work, flags, values, self._lam)
+        kept = Working(*(part[:count] for part in work))
+        return _State(kept, values[0, :count], decrease)
+
+    def _barycentres(self, state: _State, new: Knots) -> tuple[NDArray[np.int64], Knots, NDArray[np.bool_]]:
+        """Knots in pairs with jumps of one sign and an excursion between; and knots next to their barycentres.
 
         Two knots that stand for one have it as their barycentre, up to the square of their distance; the worst node of
-        the excursion would only halve that distance. Also returned are the signs, and which of the new knots are those
-        of the excursions.
+        the excursion would only halve that distance. Returned last is which new knots are those of such excursions.
         """
         work = state.work
-        segment = np.searchsorted(work.node, node) - 1
-        twin = (work.sign[segment] == sign) & (work.sign[segment + 1] == sign)
+        segment = np.searchsorted(work.node, new.node) - 1
+        twin = (work.sign[segment] == new.sign) & (work.sign[segment + 1] == new.sign)
         length = np.diff(work.position)
         apart = np.minimum(length[np.maximum(segment - 1, 0)], length[np.minimum(segment + 1, length.size - 1)])
         twin &= length[segment] <= _CLOSE * apart
-        segment, sign = segment[twin], sign[twin]
+        segment, sign = segment[twin], new.sign[twin]
         if segment.size == 0:
-            return segment, node[:0], sign, twin
-        jumps = np.diff(np.diff(state.theta) / np.diff(work.position))
+            return segment, Knots(segment, sign), twin
+        jumps = np.diff(np.diff(state.theta) / length)
         left, right = jumps[segment - 1], jumps[segment]
         at = (left * work.position[segment] + right * work.position[segment + 1]) / (left + right)
-        near = np.searchsorted(self.positions, at)
-        near = np.clip(np.concatenate((near - 1, near)), 1, self.positions.size - 2)
-        return np.concatenate((segment, segment + 1)), near, np.tile(sign, 2), twin
+        near = np.searchsorted(self._positions, at)
+        near = np.clip(np.append(near - 1, near), 1, self._positions.size - 2)
+        return np.append(segment, segment + 1), Knots(near, np.tile(sign, 2)), twin
 
 
-def _unite(
-    old: tuple[NDArray[np.int64], Vector], new: tuple[NDArray[np.int64], Vector]
-) -> tuple[NDArray[np.int64], Vector, NDArray[np.bool_]]:
-    """Nodes and signs of both, sorted, those of ``old`` where both have one; and which nodes are new."""
-    node, first = np.unique(np.concatenate((old[0], new[0])), return_index=True)
-    return node, np.concatenate((old[1], new[1]))[first], first >= old[0].size
+def _unite(old: Knots, new: Knots) -> tuple[Knots, NDArray[np.bool_]]:
+    """Both, sorted, with the sign of ``old`` where both have one; and which knots are new."""
+    node, first = np.unique(np.append(old.node, new.node), return_index=True)
+    return Knots(node, np.append(old.sign, new.sign)[first]), first >= old.node.size
 
 
 def spline_at(samples: Samples, node: NDArray[np.int64], theta: Vector) -> LinearSpline:
