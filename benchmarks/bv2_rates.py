@@ -287,9 +287,9 @@ def show(means: list[Row], slopes: list[Row]) -> None:
                 continue
             errors = {row["n"]: f"{row['mse']:.4f}" for row in cells}
             last = cells[-1]
-            slope = f"{fitted[0]['slope']:.3f} [{fitted[0]['interval'][0]:.3f}, {fitted[0]['interval'][1]:.3f}]"
+            slope = "".join(f"{s['slope']:.3f} [{s['interval'][0]:.3f}, {s['interval'][1]:.3f}]" for s in fitted)
             row = [method, errors.get(2**10, ""), errors.get(2**13, ""), errors.get(2**16, "")]
-            table.append([*row, slope if fitted else "", f"{last['count'] or 0:.0f}", f"{last['seconds']:.3f}"])
+            table.append([*row, slope, f"{last['count'] or 0:.0f}", f"{last['seconds']:.3f}"])
         print_table(["method", "2^10", "2^13", "2^16", "slope", "count", "seconds"], table)
 
 
@@ -311,8 +311,6 @@ def main() -> None:
                 rows += measure(function, n, seed, arguments.methods)
         print(f"N = {n} done", flush=True)
     means, slopes = summarise(rows)
-    show(means, slopes)
-    draw(means, slopes, arguments.figure)
     payload = {
         "command": "python -m benchmarks.bv2_rates",
         "config": {
@@ -335,6 +333,8 @@ def main() -> None:
         "rows": rows,
     }
     print(write_json("bv2_rates", payload, folder=arguments.out).name)
+    show(means, slopes)
+    draw(means, slopes, arguments.figure)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ MOST_MARKED = 120
 MOST_TICKS = 2000
 
 _DAY = 86400.0  # dates on an axis are days
-_WIDE = 5.0  # largest score over smallest, from where its axis is logarithmic
+_WIDE, _WIDER = 5.0, 20.0  # largest score over smallest, from where its axis is logarithmic, and has ticks enough
+_FLAT = 20.0
 _LOOSE = 3.0  # heights of the middle of the samples that an axis reaches to both sides
 _SCORES = {"sure": "SURE", "gcv": "GCV", "bic": "BIC", "cv": "cross-validated loss"}
 
@@ -224,27 +225,38 @@ def _draw_knots(axes: Axes, record: FitRecord) -> None:
 def _draw_scores(axes: Axes, record: FitRecord) -> None:
     found = _path(record)
     scores = np.array([np.nan if score is None else score for score in found.scores], dtype=np.float64)
+    label = _SCORES.get(found.criterion, found.criterion)
+    finite = scores[np.isfinite(scores)]
+    if finite.size:
+        best = float(finite.min())
+        if best > 0.0:
+            _magnify(axes, finite)
+        elif np.ptp(finite) > _FLAT * (np.median(finite) - best) > 0.0:
+            # The worst fits would flatten all that matters.
+            axes.set_yscale("symlog", linthresh=float(np.median(finite) - best) / _FLAT)
+            scores, label = scores - best, f"{label} above its smallest"
     if found.errors:
         errors = np.array(found.errors, dtype=np.float64)
-        axes.fill_between(
-            found.lams, scores - errors, scores + errors, color=FIT, alpha=0.2, linewidth=0, label="one standard error"
-        )
+        low, high = scores - errors, scores + errors
+        axes.fill_between(found.lams, low, high, color=FIT, alpha=0.2, linewidth=0, label="one standard error")
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     axes.plot(found.lams, scores, color=FIT, linewidth=1.6, marker="o", markersize=3)
     axes.plot([record.lam], [_at(found, record.lam, scores)], marker="o", markersize=7, color=FIT, zorder=4)
-    _along_lam(axes, record)
-    axes.set_ylabel(_SCORES.get(found.criterion, found.criterion))
-    finite = scores[np.isfinite(scores)]
-    if finite.size and finite.min() > 0.0 and finite.max() > _WIDE * finite.min():
-        axes.set_yscale("log")  # or the minimum looks flat
-        axes.yaxis.set_major_formatter(lambda value, _: decimal(value, digits=2))
-        if finite.max() < 20.0 * finite.min():
-            axes.yaxis.set_minor_formatter(lambda value, _: decimal(value, digits=2))
-        else:
-            axes.yaxis.set_minor_formatter(lambda *_: "")
-    else:
+    if axes.get_yscale() == "linear":
         axes.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 5))
         axes.yaxis.get_offset_text().set_color(INK)
+    _along_lam(axes, record)
+    axes.set_ylabel(label)
+
+
+def _magnify(axes: Axes, scores: Vector) -> None:
+    """A logarithmic axis where the scores span a lot; the minimum would look flat."""
+    spread = float(scores.max() / scores.min())
+    if spread < _WIDE:
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: decimal(value, digits=2))
+    axes.yaxis.set_minor_formatter(lambda value, _: decimal(value, digits=2) if spread < _WIDER else "")
 
 
 def _along_lam(axes: Axes, record: FitRecord) -> None:

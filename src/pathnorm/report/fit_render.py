@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pathnorm.report.fit import FitRecord
-from pathnorm.report.fit_rows import KINDS, beside_rows, fit_rows, how, summary
+from pathnorm.report.fit_rows import KINDS, band_sentence, beside_rows, fit_rows, how, summary
 from pathnorm.report.numbers import count, decimal
 from pathnorm.report.page import render_page, script_json, write_page
 from pathnorm.report.style import inline_svg
@@ -31,6 +31,8 @@ def text_table(record: FitRecord, *, width: int = WIDTH) -> str:
     """Return the record as text: what is proved first, then the fit, then the linear method beside it."""
     lines = wrap(summary(record), width=width)
     lines += ["", *align(fit_rows(record), head=[["fit", "value", "kind", ""]], left=(0, 2, 3))]
+    if record.band is not None:
+        lines += wrap(band_sentence(record), width=width)
     beside = beside_rows(record)
     if beside:
         lines += ["", *align(beside, head=[["beside it", "BV2", _SMOOTHER, "kind"]], left=(0, 3))]
@@ -114,7 +116,7 @@ def _figures(record: FitRecord) -> list[tuple[Figure, str]]:
     beyond = fit_plots.n_outside(record)
     outside = f", but for {count(beyond)} beyond the axis" if beyond else ""
     figures = [
-        (fit_plots.fit(record), f"Samples and fit. {which}{outside}.{beside}"),
+        (fit_plots.fit(record), f"Samples and fit. {which}{outside}.{beside} {band_sentence(record)}".strip()),
         (fit_plots.residuals(record), f"Residuals: what the fit leaves. {which}."),
     ]
     if record.dual_curve is not None:

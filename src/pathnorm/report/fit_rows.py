@@ -6,7 +6,7 @@ from pathnorm.report.fields import kind_of
 from pathnorm.report.fit import FitRecord
 from pathnorm.report.numbers import count, decimal, percent, tiny
 
-__all__ = ["CRITERIA", "KINDS", "beside_rows", "fit_rows", "how", "summary"]
+__all__ = ["CRITERIA", "KINDS", "band_sentence", "beside_rows", "fit_rows", "how", "summary"]
 
 KINDS = {
     "exact": "counted or computed from the answer",
@@ -59,9 +59,7 @@ def fit_rows(record: FitRecord) -> list[list[str]]:
     ]
     if record.band is not None:
         band = record.band
-        rows.append(
-            ["band", percent(band.level, digits=0), kind_of(type(band), "lower"), f"{band.method}: {band.covers}"]
-        )
+        rows.append(["band", percent(band.level, digits=0), kind_of(type(band), "lower"), band.method])
     return rows
 
 
@@ -73,13 +71,23 @@ def beside_rows(record: FitRecord) -> list[list[str]]:
     rows = [
         ["degrees of freedom", count(record.dof), decimal(other.dof), "exact"],
         ["knots", count(record.n_knots), count(record.n_distinct), "exact"],
-        ["RMSE on the samples", decimal(record.rmse), decimal(other.rmse), "measured"],
+        ["RMSE on the samples", decimal(record.rmse, digits=4), decimal(other.rmse, digits=4), "measured"],
     ]
     if record.gcv is not None:
         rows.append(
-            ["GCV, an estimate of it elsewhere", decimal(_root(record.gcv)), decimal(_root(other.gcv)), "measured"]
+            [
+                "GCV, an estimate of it elsewhere",
+                decimal(_root(record.gcv), digits=4),
+                decimal(_root(other.gcv), digits=4),
+                "measured",
+            ]
         )
     return rows
+
+
+def band_sentence(record: FitRecord) -> str:
+    """Return what the band covers, or nothing without a band."""
+    return "" if record.band is None else f"The {record.band.method} band covers {record.band.covers}."
 
 
 def how(record: FitRecord) -> str:

@@ -34,6 +34,7 @@ _NONE = Working(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty((0, 6)
 _NO_DATA = Data(np.empty(0), np.empty(0), np.empty(0))
 _COARSE_TOL = 1e-6
 _HASTY = 0.3  # share of the safety margin that all passes but the last take
+_FEW_CELLS = 64
 _CLOSE = 0.2  # knots that stand for one: so much closer to each other than to their neighbours
 _PATIENCE = 30  # exchanges without a lower objective: rounding errors, not progress
 
@@ -123,7 +124,7 @@ def exchange_knots(
     data: Data, levels: list[Cells], lam: float, start: Knots | None, tol: float, max_iter: int
 ) -> tuple[Knots, Vector, int]:
     """Knots, values there measured from the common line, and the number of exchanges; ``data`` has at least 3 sites."""
-    knots = _from_coarse(levels, lam, data.x.size - 1) if start is None else start
+    knots = _from_coarse(levels, lam, data.x.size - 1) if start is None else _from_near(levels[0], lam, start)
     level = _Level(data, levels[0], data.x, lam)
     state = level.solve(knots.node.copy(), knots.sign.copy(), _NONE)
     bound = lam * (1.0 + min(0.1 * tol, 1e-10))
@@ -157,6 +158,24 @@ def _from_coarse(levels: list[Cells], lam: float, last: int) -> Knots:
     node = knots.node * SITES_PER_CELL
     node[-1] = last
     return Knots(node, knots.sign)
+
+
+def _from_near(cells: Cells, lam: float, start: Knots) -> Knots:
+    """Knots for a start at another lam: first moved on the ends of cells, then back to the site where one was near."""
+    count = cells.moments.shape[0]
+    if count < _FEW_CELLS:
+        return start
+    cell, first = np.unique(np.minimum(start.node // SITES_PER_CELL, count), return_index=True)
+    cell[-1] = count
+    moved = _exchange_cells(cells, Knots(cell, start.sign[first]), lam)
+    node = moved.node * SITES_PER_CELL
+    node[-1] = start.node[-1]
+    at = np.minimum(np.searchsorted(start.node, node), start.node.size - 1)
+    before = start.node[np.maximum(at - 1, 0)]
+    nearest = np.where(node - before < start.node[at] - node, before, start.node[at])
+    node = np.where(np.abs(nearest - node) <= SITES_PER_CELL, nearest, node)
+    node, first = np.unique(node, return_index=True)
+    return Knots(node, moved.sign[first])
 
 
 def _exchange_cells(cells: Cells, knots: Knots, lam: float) -> Knots:
