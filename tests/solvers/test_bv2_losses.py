@@ -202,9 +202,7 @@ def test_units_of_x_and_of_the_weights_do_not_matter(loss):
     here = bv2(BV2Problem.from_samples(x, y, 0.05, sample_weight=weights, loss=loss), tol=1e-8)
     for unit, shift, heavy in ((1e5, 1.7e9, 1.0), (1e-6, 0.0, 1e3)):
         there = bv2(
-            BV2Problem.from_samples(
-                unit * x + shift, y, 0.05 * unit * heavy, sample_weight=heavy * weights, loss=loss
-            ),
+            BV2Problem.from_samples(unit * x + shift, y, 0.05 * unit * heavy, sample_weight=heavy * weights, loss=loss),
             tol=1e-8,
         )
         assert there.certificate.primal == pytest.approx(heavy * here.certificate.primal, rel=1e-6)

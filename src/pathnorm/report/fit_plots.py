@@ -144,7 +144,7 @@ def _draw_fit(axes: Axes, record: FitRecord) -> None:
             label="smoothing spline",
             zorder=3,
         )
-    _draw_curve(axes, on(picture.fit_x), np.array(picture.fit_y), on(record.spline.knots[: record.n_knots and None]))
+    _draw_curve(axes, on(picture.fit_x), np.array(picture.fit_y), on(_bends(record)[0]))
     axes.set_ylim(*bounds)
     axes.set_ylabel(shorten(record.y_name, 40))
     on.name(axes)
@@ -273,13 +273,11 @@ def _draw_dual(axes: Axes, record: FitRecord) -> None:
     for end in (-1.0, 1.0):
         axes.axhline(end, color=INK, linewidth=1.0, linestyle=(0, (5, 3)), zorder=1)
     axes.plot(on(curve.x), curve.v, color=PALETTE[2], linewidth=1.6, zorder=3)
-    slopes = np.array(record.spline.slopes)
-    knots, jumps = on(record.spline.knots), np.diff(slopes)
-    if 0 < record.n_knots <= MOST_MARKED:
-        bends = jumps != 0.0
+    knots, signs = _bends(record)
+    if 0 < knots.size <= MOST_MARKED:
         axes.plot(
-            knots[bends],
-            np.sign(jumps[bends]),
+            on(knots),
+            signs,
             linestyle="none",
             marker="o",
             markersize=6,
@@ -303,7 +301,7 @@ class _Axis:
     def __init__(self, record: FitRecord) -> None:
         self._time, self._name, self._unit = record.x_is_time, record.x_name, record.x_unit
 
-    def __call__(self, x: Sequence[float]) -> Vector:
+    def __call__(self, x: Sequence[float] | Vector) -> Vector:
         values = np.array(x, dtype=np.float64)
         return values / _DAY if self._time else values
 
@@ -329,6 +327,13 @@ def _bounds(
     bottom, top = float(min(inside.min(), ends[0])), float(max(inside.max(), ends[1]))
     margin = 0.05 * (top - bottom) or max(abs(top), 1.0) * 0.05
     return bottom - margin, top + margin
+
+
+def _bends(record: FitRecord) -> tuple[Vector, Vector]:
+    """Knots at which the slope does jump, and the signs of the jumps."""
+    jumps = np.diff(np.array(record.spline.slopes, dtype=np.float64))
+    there = jumps != 0.0
+    return np.array(record.spline.knots, dtype=np.float64)[there], np.sign(jumps[there])
 
 
 def _path(record: FitRecord) -> PathRecord:
