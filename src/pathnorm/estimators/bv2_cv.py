@@ -19,6 +19,9 @@ from pathnorm.spaces import LinearSpline
 
 __all__ = ["BV2RegressorCV"]
 
+# A path is continued in steps no larger than this, and no further down than that, relative to its first lam.
+_LARGEST_STEP, _DEEPEST = 0.2, 1e-12
+
 
 class BV2RegressorCV(BV2Regressor):
     """:class:`~pathnorm.BV2Regressor` with ``lam`` chosen from the data.
@@ -109,12 +112,17 @@ class BV2RegressorCV(BV2Regressor):
 
     def _continued(self, problem: BV2Problem, samples: Samples, path: BV2Path, loss: Loss) -> BV2Path:
         """A path whose best is not its smallest lam, as far as that is possible."""
-        ratio = path.lams[-1] / path.lams[-2] if path.lams.size > 1 else 0.0
         lams = path.lams
-        while 0.0 < ratio < 1.0 and choose(path, one_standard_error=False) == lams.size - 1:
-            if lams[-1] * ratio <= 1e-15 * lams[0] or path.n_knots[-1] >= problem.samples.starts.size - 2:
+        if lams.size < 2 or not lams[-1] < lams[-2]:
+            return path
+        steps = max(lams[-1] / lams[-2], _LARGEST_STEP) ** np.arange(1.0, 9.0)
+        room = problem.samples.starts.size - 2
+        while choose(path, one_standard_error=False) == lams.size - 1 and path.n_knots[-1] < room:
+            more = lams[-1] * steps
+            more = more[more > _DEEPEST * lams[0]]
+            if more.size == 0:
                 break
-            lams = np.concatenate((lams, lams[-1] * ratio ** np.arange(1.0, 9.0)))
+            lams = np.append(lams, more)
             path = self._scored(problem, samples, lams, loss)
         return path
 
@@ -122,7 +130,9 @@ class BV2RegressorCV(BV2Regressor):
         count = samples.x.size
         if isinstance(self.cv, int):
             if not 2 <= self.cv <= count:
-                raise ValueError(f"cv must lie between 2 and the number of samples, {count}; got {self.cv}.")
+                raise ValueError(
+                    f"cv must lie between 2 and the number of samples, n_samples = {count}; got {self.cv}."
+                )
             return [np.arange(k, count, self.cv) for k in range(self.cv)]
         splitter = check_cv(self.cv)
         return [held for _, held in splitter.split(samples.x[:, None], samples.y)]

@@ -56,7 +56,7 @@ class Samples:
                 keep = w > 0.0
                 x, y, w = x[keep], y[keep], w[keep]
         if x.size == 0:
-            raise DataError("at least one sample of positive weight is needed; got none.")
+            raise DataError("at least one sample is needed whose sample_weight is not zero; got none.")
         if not (x[1:] >= x[:-1]).all():
             order = np.argsort(x, kind="stable")
             x, y, w = x[order], y[order], w[order] if w.size else w

@@ -144,6 +144,8 @@ class BV2Problem:
                 dual = max(dual, self._dual(pull, metric)[0])
         size = 4.0 * float(np.finfo(np.float64).eps) * max(samples.scale, float(np.abs(spline.values).max()))
         total = float(samples.levels[-1].moments[:, 0].sum())
+        if isinstance(self.loss, Pinball):  # residuals of that size cost as much as if every pull were at its bound
+            squares = max(self.loss.low**2, self.loss.high**2) * total
         rounding = size * float(np.sqrt(total * squares)) + 0.5 * size * size * total
         return Certificate(primal=primal, dual=min(primal, dual + rounding), scope="function_space")
 

@@ -26,6 +26,7 @@ __all__ = ["augmented_lagrangian"]
 
 Vector = NDArray[np.float64]
 _GROWTH = 4.0
+_PATIENCE = 10  # rounds without a smaller gap
 _INNER_TOL, _INNER_STEPS = 1e-7, 40
 
 
@@ -61,9 +62,9 @@ def augmented_lagrangian(
     spline = LinearSpline(samples.x[:1], np.array([median]), 0.0, 0.0) if start is None else start
     size = float(np.median(np.abs(samples.y - spline(samples.x)))) or samples.scale or 1.0
     sharpness, pull = (loss.high - loss.low) / size, np.zeros(samples.x.size)
-    best, best_gap, n_iter = spline, np.inf, 0
-    while n_iter < max_iter and best_gap > tol:
-        n_iter += 1
+    best, best_gap, n_iter, idle = spline, np.inf, 0, 0
+    while n_iter < max_iter and best_gap > tol and idle < _PATIENCE:
+        n_iter, idle = n_iter + 1, idle + 1
         smooth = SmoothedPinball(loss.low, loss.high, sharpness)
         shifted = replace(problem, samples=samples.with_targets(samples.y + pull / sharpness), loss=smooth)
         spline, _ = newton_steps(shifted, spline, spline, _INNER_TOL, _INNER_STEPS)
@@ -71,7 +72,7 @@ def augmented_lagrangian(
         for candidate in (spline, _meeting(problem, loss, spline, pull)):
             gap = problem.certify(candidate).gap
             if gap < best_gap:
-                best, best_gap = candidate, gap
+                best, best_gap, idle = candidate, gap, 0
         sharpness *= _GROWTH
     return finish(problem, best, tol, n_iter, exhausted=n_iter >= max_iter)
 

@@ -7,6 +7,8 @@ exactly, and goes as far along the segment to that solution as the objective fal
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,7 @@ __all__ = ["proximal_newton"]
 Vector = NDArray[np.float64]
 _CURVATURE = 1e-10  # least curvature of the model, relative to the largest
 _SHORTEST = 1e-10
+_NARROWING = 4.0
 
 
 def proximal_newton(
@@ -57,8 +60,19 @@ def proximal_newton(
         )
     _check_solvable(problem)
     spline = affine_start(problem) if start is None else start
+    if start is None and isinstance(problem.loss, Huber):
+        spline = start = _from_wider(problem, problem.loss.delta, spline)
     spline, n_iter = newton_steps(problem, spline, start, tol, max_iter)
     return finish(problem, spline, tol, n_iter, exhausted=n_iter >= max_iter)
+
+
+def _from_wider(problem: BV2Problem, delta: float, spline: LinearSpline) -> LinearSpline:
+    """Rough solutions for ever smaller delta, the first of the size of the residuals: Newton's model fits those."""
+    width = float(np.median(np.abs(problem.samples.y - spline(problem.samples.x))))
+    while width > _NARROWING * delta:
+        spline, _ = newton_steps(replace(problem, loss=Huber(width)), spline, spline, 1e-3, 20)
+        width /= _NARROWING
+    return spline
 
 
 def newton_steps(
@@ -133,7 +147,8 @@ def _check_solvable(problem: BV2Problem) -> None:
     x, y = problem.samples.x, problem.samples.y
     if isinstance(problem.loss, Logistic):
         zeros, ones = x[y < 1.0], x[y > 0.0]
-        if min(zeros.size, ones.size) == 0 or zeros.max() <= ones.min() or ones.max() <= zeros.min():
+        missing = min(zeros.size, ones.size) == 0
+        if missing or (x[0] < x[-1] and (zeros.max() <= ones.min() or ones.max() <= zeros.min())):
             raise DataError(
                 "the logistic loss has no minimiser when one threshold on x separates the classes, or when there is "
                 "one class only: the log-odds would grow without end. Use more data, or the squared loss."
