@@ -241,37 +241,46 @@ def draw(means: list[Row], slopes: list[Row], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.5, 8.2), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(10.5, 8.8), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 2, sharex=True).ravel()
     for panel, function in zip(panels, FUNCTIONS, strict=True):
-        for method, (colour, marker, width) in STYLE.items():
-            cells = [row for row in means if (row["function"], row["method"]) == (function, method)]
-            if not cells:
-                continue
-            fitted = [s["slope"] for s in slopes if (s["function"], s["method"]) == (function, method)]
-            label = f"{method}: slope {fitted[0]:.2f}".replace("-", "\N{MINUS SIGN}") if fitted else method
-            n, error = np.array([(row["n"], row["mse"]) for row in cells]).T
-            panel.loglog(n, error, color=colour, marker=marker, markersize=4.5, linewidth=width, label=label)
-        anchor = next(row for row in means if row["function"] == function and row["method"] == "BV2, SURE")
-        sizes = np.array(SIZES[2:])
-        for power, dash, text in ((-0.8, (0, (1, 1.5)), "$N^{-4/5}$"), (-0.75, (0, (5, 2)), "$N^{-3/4}$")):
-            guide = 0.35 * anchor["mse"] * (sizes / SIZES[0]) ** power
-            panel.loglog(sizes, guide, color="#6b7280", linestyle=dash, linewidth=1.2, label=f"{text} (theory, guide)")
-        where = "in BV²" if IN_BV2[function] else "jumps: not in BV²"
-        panel.set_title(f"{function}   ({where})", color=INK, fontsize=11.5, loc="left")
-        panel.grid(True, which="major", color=GRID, linewidth=0.7)
-        panel.set_axisbelow(True)
-        panel.tick_params(colors=INK, labelsize=9)
-        panel.legend(fontsize=7.6, frameon=False, loc="lower left", handlelength=2.6)
-        for side in ("top", "right"):
-            panel.spines[side].set_visible(False)
+        _draw_panel(panel, function, means, slopes)
     for panel in panels[2:]:
         panel.set_xlabel("number of samples N", color=INK)
     for panel in panels[::2]:
         panel.set_ylabel("mean squared error (noise variance 1)", color=INK)
+    handles = {line.get_gid(): line for panel in panels for line in panel.lines if line.get_gid()}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=9.5, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=140)
+
+
+def _draw_panel(panel: Any, function: str, means: list[Row], slopes: list[Row]) -> None:
+    for method, (colour, marker, width) in STYLE.items():
+        cells = [row for row in means if (row["function"], row["method"]) == (function, method)]
+        if not cells:
+            continue
+        fitted = [s["slope"] for s in slopes if (s["function"], s["method"]) == (function, method)]
+        label = f"{fitted[0]:.2f}".replace("-", "\N{MINUS SIGN}") if fitted else "_"
+        n, error = np.array([(row["n"], row["mse"]) for row in cells]).T
+        line = panel.loglog(n, error, color=colour, marker=marker, markersize=4.5, linewidth=width, label=label)
+        line[0].set_gid(method)
+    sizes = np.array([size for size in SIZES if size >= FIRST_IN_SLOPE])
+    start = 0.45 * min(row["mse"] for row in means if (row["function"], row["n"]) == (function, FIRST_IN_SLOPE))
+    for power, dash, text in ((-0.8, (0, (1, 1.5)), "$N^{-4/5}$"), (-0.75, (0, (5, 2)), "$N^{-3/4}$")):
+        guide = start * (sizes / sizes[0]) ** power
+        line = panel.loglog(sizes, guide, color="#6b7280", linestyle=dash, linewidth=1.3, label="_")
+        line[0].set_gid(f"{text}: rate of the theory, as a guide")
+    where = "in BV²" if IN_BV2[function] else "jumps: not in BV²"
+    panel.set_title(f"{function}   ({where})", color=INK, fontsize=11.5, loc="left")
+    panel.grid(True, which="major", color=GRID, linewidth=0.7)
+    panel.set_axisbelow(True)
+    panel.tick_params(colors=INK, labelsize=9)
+    legend = panel.legend(title="slope", fontsize=8.2, frameon=False, loc="lower left", handlelength=2.0)
+    legend.get_title().set_fontsize(8.2)
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
 
 
 # ---------------------------------------------------------------------------- driver

@@ -369,7 +369,7 @@ def test_nothing_of_the_callers_is_kept_or_written_to():
         ([0.0, 1.0], [0.0, 1.0], [1.0, np.nan], "sample_weight must be finite; got nan at position 1"),
         ([0.0, 1.0], [0.0, 1.0], [1.0, -2.0], "sample_weight must not be negative; got -2"),
         ([0.0, 1.0], [0.0, 1.0], [1.0], "sample_weight must have one entry per sample, 2; got 1"),
-        ([0.0, 1.0], [0.0, 1.0], [0.0, 0.0], "at least one sample of positive weight is needed; got none"),
+        ([0.0, 1.0], [0.0, 1.0], [0.0, 0.0], "at least one sample is needed whose sample_weight is not zero; got none"),
         ([], [], None, "at least one sample"),
         ([0.0, 1.0], [0.0], None, "x and y must have the same length; got 2 and 1"),
         ([[0.0, 1.0]], [0.0, 1.0], None, r"x must be one-dimensional or a single column; got shape \(1, 2\)"),

@@ -305,7 +305,7 @@ def test_data_that_barely_has_a_solution(loss, x, y, constant):
 @pytest.mark.parametrize("name", ["huber", "absolute", "quantile", "logistic", "poisson"])
 def test_only_the_squared_loss_interpolates(name):
     x, y, _ = sample(12, 30, Logistic())
-    with pytest.raises(ValueError, match="lam must be positive for this loss; got 0.0"):
+    with pytest.raises(ValueError, match=r"lam must be positive for this loss; got 0\.0"):
         bv2(BV2Problem.from_samples(x, y, 0.0, loss=name))
 
 

@@ -1,4 +1,4 @@
-"""A spline solves the problem over BV²(R) if and only if its dual curve touches ``lam`` at the knots and nowhere crosses.
+"""A spline is a solution over BV²(R) if and only if its dual curve is at ``lam`` at the knots and crosses it nowhere.
 
 With ``nu_i = -w_i d loss / d f`` and ``v(t) = sum_{x_i > t} nu_i (x_i - t)``: ``sum nu = sum nu x = 0``, ``|v| <= lam``
 everywhere and ``v = lam sign(jump)`` at every knot. All of it is computed here from the definition.

@@ -122,8 +122,12 @@ class BV2RegressorCV(BV2Regressor):
             more = more[more > _DEEPEST * lams[0]]
             if more.size == 0:
                 break
-            lams = np.append(lams, more)
-            path = self._scored(problem, samples, lams, loss)
+            path = self._scored(problem, samples, np.append(lams, more), loss)
+            # Where rounding errors are in the way of the certificate, the fit interpolates up to those.
+            certified = int(np.argmax(np.append(path.gaps > self.tol, True)[lams.size :])) + lams.size
+            if certified < path.lams.size:
+                return self._scored(problem, samples, path.lams[:certified], loss)
+            lams = path.lams
         return path
 
     def _folds(self, samples: Samples) -> list[NDArray[np.int64]]:

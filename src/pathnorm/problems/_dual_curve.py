@@ -191,9 +191,10 @@ def dual_curve(
     site &= x[np.minimum(at, x.size - 1)] == knots
     index = np.concatenate(([0], at[site], [x.size - 1]))
     off = np.concatenate(([0.0], (at_knots - through)[site], [0.0]))
-    drift[0, :-1] = np.interp(np.concatenate((x[:1], knots)), x[index], off)
-    drift[1, :-1] = np.diff(np.append(drift[0, :-1], 0.0)) / np.diff(np.concatenate((x[:1], knots, x[-1:])))
-    drift[:, :-1] = np.nan_to_num(drift[:, :-1])
+    edges = np.clip(np.concatenate((x[:1], knots, x[-1:])), x[0], x[-1])
+    heights, lengths = np.interp(edges, x[index], off), np.diff(edges)
+    drift[0, :-1] = heights[:-1]
+    np.divide(np.diff(heights), lengths, out=drift[1, :-1], where=lengths > 0.0)
     states[:, 2] += np.abs(off).max()
     corrected = at_knots - drift[0, 1:-1]
     peak = _trace(data, pieces, line, states, drift, at_knots)

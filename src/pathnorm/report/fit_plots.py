@@ -190,7 +190,8 @@ def _draw_curve(axes: Axes, x: Vector, y: Vector, knots: Vector) -> None:
     label = f"{count(knots.size)} knot{'s' * (knots.size != 1)}"
     if knots.size <= MOST_MARKED:
         at = np.interp(knots, x, y)
-        axes.plot(knots, at, linestyle="none", marker="o", markersize=6, color=FIT, label=label, zorder=5)
+        size = 6 if knots.size <= 40 else 4
+        axes.plot(knots, at, linestyle="none", marker="o", markersize=size, color=FIT, label=label, zorder=5)
     elif knots.size <= MOST_TICKS:
         edge = axes.get_xaxis_transform()
         axes.plot(

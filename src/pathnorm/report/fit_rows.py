@@ -54,9 +54,10 @@ def fit_rows(record: FitRecord) -> list[list[str]]:
         ["objective", decimal(record.primal, digits=6), _kind("primal"), f"at least {decimal(record.dual, digits=6)}"],
         ["relative gap", tiny(record.gap), _kind("gap"), f"over {_SCOPES[record.scope]}"],
         ["RMSE", decimal(record.rmse), _kind("rmse"), "on the samples it was fitted to"],
-        ["R2", percent(record.r2), _kind("r2"), "of the variance, on the same samples"],
         ["noise", decimal(record.noise), _kind("noise"), "standard deviation, estimated from second differences"],
     ]
+    if record.loss != "quantile":  # which does not fit the mean
+        rows.insert(-1, ["R2", percent(record.r2), _kind("r2"), "of the variance, on the same samples"])
     if record.band is not None:
         band = record.band
         rows.append(["band", percent(band.level, digits=0), kind_of(type(band), "lower"), band.method])

@@ -283,15 +283,20 @@ def _fill(chunks: Iterator[bytes], start: bytes, size: int) -> tuple[bytes, bool
 
 
 def _cut(data: bytes, *, most: int) -> tuple[bytes, bytes]:
-    """Cut behind the last end of a line that is not inside quotes, or behind the last one if that is too far back."""
+    """Cut behind the last end of a line that is not inside quotes.
+
+    If there is none the answer is nothing, so that more is read; beyond ``most`` bytes the quote is taken for a stray
+    one, and the cut is behind the last line.
+    """
     mark = b"\n" if b"\n" in data else b"\r"
     quotes, end = data.count(b'"'), len(data)
     while (at := data.rfind(mark, 0, end)) >= 0:
         quotes -= data.count(b'"', at, end)
-        if quotes % 2 == 0 or len(data) > most:
+        if quotes % 2 == 0:
             return data[: at + 1], data[at + 1 :]
         end = at
-    return b"", data
+    at = data.rfind(mark) if len(data) > most else -1
+    return data[: at + 1], data[at + 1 :]
 
 
 def _without_lines(data: bytes, count: int) -> bytes:
