@@ -173,6 +173,52 @@ def test_a_floor_spares_work_and_changes_nothing_above_it(seed, floor):
         np.testing.assert_array_equal(problem.curve(spline, level).at_knots, whole.at_knots)
 
 
+def test_a_cell_that_bends_as_far_as_it_can_is_not_left_out():
+    # Three heavy samples pull against each other inside one cell; at both of its ends the curve is near zero.
+    x = np.arange(192.0)
+    x[127] = x[128] - 1e-6
+    weights, y = np.full(192, 1e-12), np.zeros(192)
+    middle = 96
+    weights[[64, middle, 127]], y[[64, middle, 127]] = (0.5, 1.0, 0.5), (1.0, -1.0, 1.0)
+    problem = BV2Problem.from_samples(x, y, 1.0, sample_weight=weights)
+    flat = LinearSpline([0.0], [0.0], 0.0, 0.0)
+    peak = problem.curve(flat).peak
+    assert peak == pytest.approx(0.5 * 32.0, rel=0.01)
+    for share in (0.3, 0.6, 0.9):
+        assert problem.curve(flat, share * peak).peak == peak
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 128, 1000, 64 * 512 + 63, 64 * 513 + 1, 64 * 2000 + 17])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_moments_of_the_cells_add_up_on_every_level(n, weighted):
+    x, y, weights = sample(n, n, weighted=weighted)
+    samples = Samples.of(x, y, weights)
+    levels = samples.levels
+    assert len(levels) == (1 if n < 64 * 513 else 2)
+    d, y, w = samples.x - samples.x[0], samples.data.y, samples.weights
+    expected = [(w * part).sum() for part in (np.ones(n), d, d * d, y, y * d, y * y)]
+    for cells in levels:
+        s0, s1, s2, y0, y1, yy = cells.moments.T
+        start = cells.nodes[:-1] - samples.x[0]
+        found = [s0, s1 + start * s0, s2 + 2.0 * start * s1 + start**2 * s0, y0, y1 + start * y0, yy]
+        np.testing.assert_allclose([part.sum() for part in found], expected, rtol=1e-10, atol=1e-9)
+        assert cells.nodes[-1] == samples.x[-1]
+
+
+def test_dual_curve_of_many_samples():
+    x, y, _ = sample(5, 64 * 600 + 7)
+    problem, spline = BV2Problem.from_samples(x, y, 1.0), random_spline(5)
+    curve = problem.curve(spline)
+    order = np.argsort(x)
+    x, y = x[order].astype(np.longdouble), y[order].astype(np.longdouble)
+    r = y - spline(x.astype(float))
+    d = x - x.mean()
+    line = r.mean() + (r * d).sum() / (d * d).sum() * d
+    v = np.cumsum(np.cumsum(r - line)[:-1] * np.diff(x))
+    assert curve.peak == pytest.approx(float(np.abs(v).max()), rel=1e-10)
+    assert curve.removed == pytest.approx(float((line * line).sum()), rel=1e-10)
+
+
 def test_rounding_errors_of_the_curve_do_not_grow_with_the_samples():
     # Residuals of a long constant run cancel pair by pair: v is a sawtooth of height 1/n on the way.
     n = 100_000

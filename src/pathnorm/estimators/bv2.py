@@ -223,7 +223,7 @@ class BV2Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.solution_ = bv2(problem, start=start, tol=self.tol)
         self.spline_ = self.solution_.coef
         self.certificate_ = self.solution_.certificate
-        self.dof_ = self.spline_.n_knots + min(2, problem.samples.starts.size)
+        self.dof_ = self.spline_.n_knots + (2 if samples.x[0] < samples.x[-1] else 1)
         self.lam_max_ = bv2_lam_max(problem)
         if self.sparsest:
             self.spline_ = sparsest(self.spline_, problem.samples.x[problem.samples.starts])

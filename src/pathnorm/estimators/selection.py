@@ -124,7 +124,7 @@ def path_of(problem: BV2Problem, lams: Vector, tol: float) -> BV2Path:
         lams=lams,
         splines=splines,
         n_knots=n_knots,
-        dof=n_knots + min(2, problem.samples.starts.size),
+        dof=n_knots + (2 if problem.samples.x[0] < problem.samples.x[-1] else 1),
         losses=losses,
         tv2=tv2,
         gaps=np.array([solution.certificate.gap for solution in solutions]),

@@ -186,7 +186,7 @@ def _exchange_cells(cells: Cells, knots: Knots, lam: float) -> Knots:
         if new.node.size == 0:
             break
         before = state.decrease
-        state = level.exchange(state, new)
+        state = level.exchange(state, new, twins=False)
         if state.decrease <= before:
             break
     return Knots(state.work.node, state.work.sign)
@@ -210,18 +210,18 @@ class _Level:
         flags = np.ones((2, node.size), dtype=np.bool_)
         return self._descend(self._gather(node, sign, old), flags, np.empty((4, node.size)))
 
-    def exchange(self, state: _State, new: Knots) -> _State:
-        """Optimum with new knots; the objective falls unless ``state`` was optimal up to rounding."""
+    def exchange(self, state: _State, new: Knots, *, twins: bool = True) -> _State:
+        """Optimum with new knots; the objective falls unless ``state`` was optimal up to rounding.
+
+        With ``twins`` also with two knots that stand for one replaced by their barycentre, if that is better.
+        """
         old = Knots(state.work.node, state.work.sign)
         union, fresh = _unite(old, new)
         best = self.solve(union.node.copy(), union.sign.copy(), state.work)
-        gone, near, used = self._barycentres(state, new)
-        if near.node.size:
-            keep = np.ones(old.node.size, dtype=np.bool_)
-            keep[gone] = False
-            rest = Knots(np.append(new.node[~used], near.node), np.append(new.sign[~used], near.sign))
-            fewer, _ = _unite(Knots(old.node[keep], old.sign[keep]), rest)
-            best = max(best, self.solve(*fewer, state.work), key=lambda one: one.decrease)
+        if twins:
+            fewer = self._with_barycentres(state, old, new)
+            if fewer is not None:
+                best = max(best, self.solve(*fewer, state.work), key=lambda one: one.decrease)
         if best.decrease > state.decrease:
             return best
         work = self._gather(*union, state.work)
@@ -246,11 +246,11 @@ class _Level:
         kept = Working(*(part[:count] for part in work))
         return _State(kept, values[0, :count], decrease)
 
-    def _barycentres(self, state: _State, new: Knots) -> tuple[NDArray[np.int64], Knots, NDArray[np.bool_]]:
-        """Knots in pairs with jumps of one sign and an excursion between; and knots next to their barycentres.
+    def _with_barycentres(self, state: _State, old: Knots, new: Knots) -> Knots | None:
+        """Both, but for pairs of knots with jumps of one sign and an excursion between: those next to their barycentre.
 
         Two knots that stand for one have it as their barycentre, up to the square of their distance; the worst node of
-        the excursion would only halve that distance. Returned last is which new knots are those of such excursions.
+        the excursion would only halve that distance. None if there is no such pair.
         """
         work = state.work
         segment = np.searchsorted(work.node, new.node) - 1
@@ -260,13 +260,16 @@ class _Level:
         twin &= length[segment] <= _CLOSE * apart
         segment, sign = segment[twin], new.sign[twin]
         if segment.size == 0:
-            return segment, Knots(segment, sign), twin
+            return None
         jumps = np.diff(np.diff(state.theta) / length)
         left, right = jumps[segment - 1], jumps[segment]
         at = (left * work.position[segment] + right * work.position[segment + 1]) / (left + right)
         near = np.searchsorted(self._positions, at)
         near = np.clip(np.append(near - 1, near), 1, self._positions.size - 2)
-        return np.append(segment, segment + 1), Knots(near, np.tile(sign, 2)), twin
+        keep = np.ones(old.node.size, dtype=np.bool_)
+        keep[segment] = keep[segment + 1] = False
+        rest = Knots(np.append(new.node[~twin], near), np.append(new.sign[~twin], np.tile(sign, 2)))
+        return _unite(Knots(old.node[keep], old.sign[keep]), rest)[0]
 
 
 def _unite(old: Knots, new: Knots) -> tuple[Knots, NDArray[np.bool_]]:
