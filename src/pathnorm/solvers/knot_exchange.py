@@ -35,6 +35,7 @@ _NO_DATA = Data(np.empty(0), np.empty(0), np.empty(0))
 _COARSE_TOL = 1e-6
 _HASTY = 0.3  # share of the safety margin that all passes but the last take
 _FEW_CELLS = 64
+_FEW_NODES = 4096  # of which all segments are summed faster than it takes to find those that are known
 _CLOSE = 0.2  # knots that stand for one: so much closer to each other than to their neighbours
 _PATIENCE = 30  # exchanges without a lower objective: rounding errors, not progress
 
@@ -233,7 +234,7 @@ class _Level:
         """Working set with these knots; the segments it shares with the old one are not summed again."""
         moments = np.zeros((node.size, 6))
         todo = np.arange(node.size - 1)
-        if old.node.size:
+        if old.node.size and self._positions.size > _FEW_NODES:
             at = np.minimum(np.searchsorted(old.node, node[:-1]), old.node.size - 2)
             known = (old.node[at] == node[:-1]) & (old.node[at + 1] == node[1:])
             moments[:-1][known] = old.moments[at[known]]
@@ -268,14 +269,22 @@ class _Level:
         near = np.clip(np.append(near - 1, near), 1, self._positions.size - 2)
         keep = np.ones(old.node.size, dtype=np.bool_)
         keep[segment] = keep[segment + 1] = False
-        rest = Knots(np.append(new.node[~twin], near), np.append(new.sign[~twin], np.tile(sign, 2)))
-        return _unite(Knots(old.node[keep], old.sign[keep]), rest)[0]
+        left_over = Knots(old.node[keep], old.sign[keep])
+        node, first = np.unique(np.append(new.node[~twin], near), return_index=True)
+        rest = Knots(node, np.append(new.sign[~twin], np.tile(sign, 2))[first])
+        unknown = np.isin(node, left_over.node, invert=True)
+        return _unite(left_over, Knots(rest.node[unknown], rest.sign[unknown]))[0]
 
 
 def _unite(old: Knots, new: Knots) -> tuple[Knots, NDArray[np.bool_]]:
-    """Both, sorted, with the sign of ``old`` where both have one; and which knots are new."""
-    node, first = np.unique(np.append(old.node, new.node), return_index=True)
-    return Knots(node, np.append(old.sign, new.sign)[first]), first >= old.node.size
+    """Both, in order, and which knots are new; no node is in both."""
+    fresh = np.zeros(old.node.size + new.node.size, dtype=np.bool_)
+    fresh[np.searchsorted(old.node, new.node) + np.arange(new.node.size)] = True
+    node, sign = np.empty(fresh.size, np.int64), np.empty(fresh.size)
+    node[fresh], sign[fresh] = new
+    kept = ~fresh
+    node[kept], sign[kept] = old
+    return Knots(node, sign), fresh
 
 
 def spline_at(samples: Samples, node: NDArray[np.int64], theta: Vector) -> LinearSpline:
