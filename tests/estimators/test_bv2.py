@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pathnorm import BV2Regressor, BV2RegressorCV, bv2_path
 from pathnorm.errors import DataError
+from pathnorm.estimators.selection import choose
 from pathnorm.problems.losses import Huber, Pinball, loss_of
 from pathnorm.spaces import LinearSpline
 
@@ -299,6 +302,15 @@ def test_one_standard_error_takes_the_largest_lam_within_it():
     assert other.lam_ == model.lam_
 
 
+def test_of_equal_scores_the_simplest_fit_is_taken():
+    x, y, _ = sample(23, 50)
+    path = replace(bv2_path(x, y, lams=[0.01, 1.0, 0.1]), scores=np.array([2.0, 2.0, 2.0]))
+    assert choose(path, one_standard_error=False) == 1
+    assert choose(replace(path, scores=np.array([2.0, 3.0, 2.0])), one_standard_error=False) == 2
+    with pytest.raises(ValueError, match="no scores yet"):
+        choose(replace(path, scores=None), one_standard_error=False)
+
+
 def test_jobs_change_nothing():
     x, y, _ = sample(16, 60)
     one = BV2RegressorCV(criterion="cv", lams=[0.1, 0.01]).fit(x, y)
@@ -459,6 +471,25 @@ def test_bootstrap_is_reproducible_and_close_to_the_conditional_band_for_an_affi
     assert np.abs(one.lower - other.lower).max() > 0.0
     exact = model.band(POINTS)
     np.testing.assert_allclose(one.upper - one.lower, exact.upper - exact.lower, rtol=0.2)
+
+
+def test_bootstrap_by_hand():
+    x, y, weights = sample(36, 60)
+    order = np.argsort(x)
+    x, y, weights = x[order], y[order], weights[order]
+    model = BV2Regressor(0.05).fit(x, y, weights)
+    band = model.band(POINTS, method="bootstrap", level=0.8, n_boot=25, random_state=7)
+    # Standardised residuals, centred, and enlarged by the degrees of freedom that the fit has taken.
+    residual = np.sqrt(weights) * (y - model.predict(x))
+    residual = (residual - residual.mean()) * np.sqrt(60.0 / (60.0 - model.dof_))
+    rng = np.random.default_rng(7)
+    off = []
+    for _ in range(25):
+        drawn = model.predict(x) + rng.choice(residual, 60) / np.sqrt(weights)
+        off.append(BV2Regressor(0.05).fit(x, drawn, weights).predict(POINTS) - model.predict(POINTS))
+    # What refits are too high by, the fit is too high by: the quantiles are mirrored.
+    np.testing.assert_allclose(band.lower, model.predict(POINTS) - np.quantile(off, 0.9, axis=0), atol=1e-4)
+    np.testing.assert_allclose(band.upper, model.predict(POINTS) - np.quantile(off, 0.1, axis=0), atol=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["logistic", "poisson", "huber"])

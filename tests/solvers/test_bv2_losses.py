@@ -239,6 +239,14 @@ def test_a_start_changes_nothing_but_the_time(loss):
     assert path[1].coef.tv2 < path[2].coef.tv2 < path[0].coef.tv2
 
 
+def test_a_path_is_warm_started():
+    # The same lam twice: the second time there is little left to do.
+    x, y, _ = sample(15, 3000, Huber())
+    for loss in (Squared(), Huber(0.3)):
+        first, second = bv2_solutions(BV2Problem.from_samples(x, y, 1.0, loss=loss), [0.5, 0.5])
+        assert second.n_iter < first.n_iter
+
+
 @every_loss
 def test_default_lams_fall_from_lam_max(loss):
     x, y, _ = sample(11, 300, loss)
