@@ -14,6 +14,8 @@ from pathnorm.problems._moments import INNER, OUTER, add_cell
 
 __all__ = ["Working", "descend"]
 
+_ROUNDS = 4
+
 
 class Working(NamedTuple):
     """Knots, both ends of the data among them, and the segments between them.
@@ -131,8 +133,9 @@ def descend(work, flags, values, lam):
     values in that of ``values[0]``; the rest of all arguments is overwritten.
     """
     theta, target, ratio, step = values[0], values[1], values[2], values[3]
-    count = work.node.size
-    while True:
+    count, decrease = work.node.size, 0.0
+    # Every round drops a knot or lowers the objective; the bound is for rounding errors that undo it.
+    for _ in range(_ROUNDS * count + 64):
         decrease = _solve(work, count, lam, target, ratio)
         new, old = 0, 0
         for j in range(1, count - 1):
@@ -142,9 +145,7 @@ def descend(work, flags, values, lam):
             old += wrong and not flags[0, j]
         flags[1, count - 1] = False
         if new == 0 and old == 0:
-            for j in range(count):
-                theta[j] = target[j]
-            return count, decrease
+            break
         if new == 0:
             for j in range(count):
                 step[j] = target[j] - theta[j]
@@ -157,3 +158,6 @@ def descend(work, flags, values, lam):
                 new = 1
         if new > 0:
             count = _drop(work, count, theta, flags)
+    for j in range(count):
+        theta[j] = target[j]
+    return count, decrease
