@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtri
 
-from pathnorm.problems._dual_points import Hats
+from pathnorm.problems._dual_points import Hats, knots_and_ends
 from pathnorm.problems.losses import Logistic, Poisson, Squared
 from pathnorm.problems.trend import BV2Problem
 from pathnorm.solvers.bv2 import bv2
@@ -41,8 +41,7 @@ def conditional_band(problem: BV2Problem, spline: LinearSpline, at: Vector, leve
     samples, f = problem.samples, spline(at)
     if samples.x.size < 3:
         return Band(np.full_like(f, -np.inf), np.full_like(f, np.inf))
-    inside = spline.knots[(spline.jumps != 0.0) & (spline.knots > samples.x[0]) & (spline.knots < samples.x[-1])]
-    knots = np.concatenate((samples.x[:1], inside, samples.x[-1:]))
+    knots, _ = knots_and_ends(spline, samples.x[0], samples.x[-1])
     residual = samples.y - spline(samples.x)
     squares = float(samples.weights @ residual**2) + 2.0 * samples.spread
     left_over = samples.count - knots.size

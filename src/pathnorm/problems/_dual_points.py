@@ -16,7 +16,7 @@ from pathnorm.problems.losses import Pinball
 from pathnorm.problems.samples import Samples
 from pathnorm.spaces import LinearSpline
 
-__all__ = ["Hats", "fit_to_knots", "pulls_at_kinks"]
+__all__ = ["Hats", "fit_to_knots", "knots_and_ends", "pulls_at_kinks"]
 
 Vector = NDArray[np.float64]
 _MEETS = 1e-9  # of the size of the targets
@@ -79,10 +79,16 @@ class Hats:
         return values if np.isfinite(values).all() else np.zeros(self._count)
 
 
+def knots_and_ends(spline: LinearSpline, first: float, last: float) -> tuple[Vector, Vector]:
+    """Kinks (K,) between the ends of the data, both ends included, and the jumps there, zero at the ends."""
+    jumps = spline.jumps
+    inside = (spline.knots > first) & (spline.knots < last) & (jumps != 0.0)
+    return np.concatenate(([first], spline.knots[inside], [last])), np.concatenate(([0.0], jumps[inside], [0.0]))
+
+
 def _target(spline: LinearSpline, first: float, last: float, lam: float) -> tuple[Vector, Vector]:
     """Knots (K,) with both ends of the data, and ``lam d TV(f') / d f(t_j)`` (K,)."""
-    inside = (spline.knots > first) & (spline.knots < last) & (spline.jumps != 0.0)
-    knots = np.concatenate(([first], spline.knots[inside], [last]))
-    sign = np.concatenate(([0.0], np.sign(spline.jumps[inside]), [0.0]))
+    knots, jumps = knots_and_ends(spline, first, last)
+    sign = np.sign(jumps)
     pull = lam * np.diff(sign) / np.diff(knots)
     return knots, np.append(pull, 0.0) - np.append(0.0, pull)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pathnorm.spaces import LinearSpline
+from pathnorm.spaces.spline import disjoint_pairs
 
 __all__ = ["sparsest"]
 
@@ -40,9 +41,5 @@ def sparsest(spline: LinearSpline, sites: ArrayLike) -> LinearSpline:
     at, sign = np.searchsorted(sites, spline.knots), np.sign(jumps[keep])
     on_site = sites[np.minimum(at, sites.size - 1)] == spline.knots
     joined = (np.diff(at) == 1) & (sign[1:] == sign[:-1]) & on_site[1:] & on_site[:-1]
-    # Rank of each knot in its run; those of even rank that have a successor in the run begin a pair.
-    begins = np.append(True, ~joined)
-    index = np.arange(begins.size)
-    rank = index - np.maximum.accumulate(np.where(begins, index, 0))
-    first = np.flatnonzero(joined & (rank[:-1] % 2 == 0))
+    first = disjoint_pairs(joined)
     return spline.merge_knots(first) if first.size else spline

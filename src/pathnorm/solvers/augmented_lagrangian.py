@@ -14,11 +14,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pathnorm.problems._dual_points import Hats
+from pathnorm.problems._dual_points import Hats, knots_and_ends
 from pathnorm.problems.losses import Pinball, SmoothedPinball
 from pathnorm.problems.trend import BV2Problem
 from pathnorm.solvers.knot_exchange import finish
-from pathnorm.solvers.proximal_newton import newton_steps
+from pathnorm.solvers.proximal_newton import newton_steps, require_positive_lam
 from pathnorm.solvers.solution import Solution
 from pathnorm.spaces import LinearSpline
 
@@ -54,10 +54,7 @@ def augmented_lagrangian(
     loss, samples = problem.loss, problem.samples
     if not isinstance(loss, Pinball):
         raise TypeError(f"augmented_lagrangian minimises the pinball loss; got {type(loss).__name__}.")
-    if problem.lam <= 0.0:
-        raise ValueError(
-            f"lam must be positive for this loss; got {problem.lam!r}. Only the squared loss interpolates."
-        )
+    require_positive_lam(problem)
     median = float(np.quantile(samples.y, loss.high / (loss.high - loss.low)))
     spline = LinearSpline(samples.x[:1], np.array([median]), 0.0, 0.0) if start is None else start
     size = float(np.median(np.abs(samples.y - spline(samples.x)))) or samples.scale or 1.0
@@ -83,13 +80,12 @@ def _meeting(problem: BV2Problem, loss: Pinball, spline: LinearSpline, pull: Vec
     x, y = samples.x, samples.y
     slack = 1e-6 * (loss.high - loss.low)
     meets = ((pull > loss.low + slack) & (pull < loss.high - slack)).astype(np.float64)
-    inside = spline.knots[(spline.knots > x[0]) & (spline.knots < x[-1]) & (spline.jumps != 0.0)]
     if meets.sum() < 2.0 or x[0] == x[-1]:
         return spline
-    knots = np.concatenate(([x[0]], inside, [x[-1]]))
+    knots, _ = knots_and_ends(spline, x[0], x[-1])
     hats, old = Hats(knots, x), spline(knots)
     off = meets * (y - hats(old))
     values = old + hats.solve(meets, hats.sums(off))
     rates = np.diff(values) / np.diff(knots)
-    kept = slice(1, -1) if inside.size else slice(0, 1)
+    kept = slice(1, -1) if knots.size > 2 else slice(0, 1)
     return LinearSpline(knots[kept], values[kept], rates[0], rates[-1])

@@ -26,6 +26,7 @@ from pathnorm.solvers._pricing import gather, price
 from pathnorm.solvers._reduced import Working, descend
 from pathnorm.solvers.solution import Solution, Status
 from pathnorm.spaces import LinearSpline
+from pathnorm.spaces.spline import disjoint_pairs
 
 __all__ = ["Knots", "exchange_knots", "finish", "knot_exchange", "spline_at"]
 
@@ -303,13 +304,10 @@ def _resolved(spline: LinearSpline) -> LinearSpline:
     resolution = 64.0 * float(np.finfo(np.float64).eps) * float(np.abs(spline.values).max())
     while spline.knots.size > 1:
         jumps = np.abs(spline.jumps)
-        close = np.flatnonzero(np.diff(spline.knots) * (jumps[1:] + jumps[:-1]) < resolution)
-        if close.size == 0:
+        close = np.diff(spline.knots) * (jumps[1:] + jumps[:-1]) < resolution
+        if not close.any():
             break
-        # Every second of a run of close pairs.
-        alone = np.append(True, np.diff(close) > 1)
-        run = np.arange(close.size) - np.maximum.accumulate(np.where(alone, np.arange(close.size), 0))
-        spline = spline.merge_knots(close[run % 2 == 0])
+        spline = spline.merge_knots(disjoint_pairs(close))
     return spline
 
 

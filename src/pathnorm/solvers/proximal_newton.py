@@ -20,7 +20,7 @@ from pathnorm.solvers.knot_exchange import Knots, exchange_knots, finish, spline
 from pathnorm.solvers.solution import Solution
 from pathnorm.spaces import LinearSpline
 
-__all__ = ["proximal_newton"]
+__all__ = ["newton_steps", "proximal_newton", "require_positive_lam"]
 
 Vector = NDArray[np.float64]
 _CURVATURE = 1e-10  # least curvature of the model, relative to the largest
@@ -54,16 +54,21 @@ def proximal_newton(
     CertificateWarning
         If the gap did not reach ``tol``; the certificate still holds.
     """
-    if problem.lam <= 0.0:
-        raise ValueError(
-            f"lam must be positive for this loss; got {problem.lam!r}. Only the squared loss interpolates."
-        )
+    require_positive_lam(problem)
     _check_solvable(problem)
     spline = affine_start(problem) if start is None else start
     if start is None and isinstance(problem.loss, Huber):
         spline = start = _from_wider(problem, problem.loss.delta, spline)
     spline, n_iter = newton_steps(problem, spline, start, tol, max_iter)
     return finish(problem, spline, tol, n_iter, exhausted=n_iter >= max_iter)
+
+
+def require_positive_lam(problem: BV2Problem) -> None:
+    """Refuse ``lam = 0``, at which only the squared loss has an answer worth the name."""
+    if problem.lam <= 0.0:
+        raise ValueError(
+            f"lam must be positive for this loss; got {problem.lam!r}. Only the squared loss interpolates."
+        )
 
 
 def _from_wider(problem: BV2Problem, delta: float, spline: LinearSpline) -> LinearSpline:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pathnorm.spaces.shallow import ShallowNet
 
-__all__ = ["LinearSpline"]
+__all__ = ["LinearSpline", "disjoint_pairs"]
 
 Vector = NDArray[np.float64]
 
@@ -151,3 +151,11 @@ class LinearSpline:
             "left_slope": self.left_slope,
             "right_slope": self.right_slope,
         }
+
+
+def disjoint_pairs(joined: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Every second of each run of ``joined`` (K - 1,) pairs (k, k + 1): those that can be merged at once."""
+    index = np.arange(joined.size)
+    begins = ~joined | np.append(True, ~joined[:-1])
+    rank = index - np.maximum.accumulate(np.where(begins, index, 0))
+    return np.flatnonzero(joined & (rank % 2 == 0))
