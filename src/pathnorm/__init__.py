@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ThinPlateRegressor,
         bv2_path,
     )
+    from pathnorm.representer import sparsify
     from pathnorm.spaces import LinearSpline, ShallowNet
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "representer",
     "solvers",
     "spaces",
+    "sparsify",
 ]
 
 _SUBPACKAGES = frozenset({"deep", "errors", "estimators", "problems", "representer", "solvers", "spaces"})
@@ -53,10 +55,18 @@ _FUNCTIONS = {
     "ThinPlateRegressor": "pathnorm.estimators",
     "bv2_path": "pathnorm.estimators",
     "compress": "pathnorm.deep.compress",
+    "sparsify": "pathnorm.representer",
 }
 
 # What each extra brings; the first part of the name of a module that was not found.
-_EXTRA_OF = {"torch": "torch", "safetensors": "torch", "matplotlib": "plot", "jinja2": "plot", "pyarrow": "tables"}
+_EXTRA_OF = {
+    "torch": "torch",
+    "safetensors": "torch",
+    "matplotlib": "plot",
+    "jinja2": "plot",
+    "onnx": "onnx",
+    "pyarrow": "tables",
+}
 
 
 def __getattr__(name: str) -> Any:

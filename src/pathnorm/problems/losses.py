@@ -12,18 +12,37 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr, expit, xlogy
+from scipy.special import entr, expit, logsumexp, softmax, xlogy
 
-__all__ = ["LOSSES", "Huber", "Logistic", "Loss", "Pinball", "Poisson", "SmoothedPinball", "Squared", "loss_of"]
+__all__ = [
+    "LOSSES",
+    "SHALLOW_LOSSES",
+    "Huber",
+    "Logistic",
+    "Loss",
+    "Multinomial",
+    "Pinball",
+    "Poisson",
+    "SmoothedPinball",
+    "Squared",
+    "SquaredHinge",
+    "loss_of",
+]
 
 Vector = NDArray[np.float64]
 
 
 class Loss(Protocol):
-    """What a problem needs to know of a loss; y, f, g are arrays of one shape."""
+    """What a problem needs to know of a loss; y, f, g are arrays of one shape.
+
+    Where there are several outputs the last axis is theirs. A loss that is not separable over outputs gives its value
+    and its lower bound with a last axis of length one, so that a sum over both axes is right for every loss.
+    """
 
     # Whether samples at one site can be replaced by their mean, up to a constant.
     merges: ClassVar[bool]
+    # Whether the loss of a sample is a sum over outputs.
+    separable: ClassVar[bool]
 
     def value(self, y: Vector, f: Vector) -> Vector:
         """Loss of the prediction f."""
@@ -32,7 +51,13 @@ class Loss(Protocol):
         """Minus the derivative in f."""
 
     def curvature(self, y: Vector, f: Vector) -> Vector:
-        """Second derivative in f, where there is one."""
+        """Second derivative in f, where there is one; its diagonal over outputs."""
+
+    def largest_curvature(self, y: Vector, f: Vector) -> Vector:
+        """Bound (N,) of the second derivative (D, D) of each sample in the spectral norm."""
+
+    def root(self, y: Vector, f: Vector, tangents: Vector) -> Vector:
+        """``L' t`` for tangents (N, D, P), where ``L L'`` is the second derivative (D, D) of a sample."""
 
     def lower(self, y: Vector, g: Vector) -> Vector:
         """``inf_f loss(y, f) + g f`` for g in the domain."""
@@ -44,8 +69,24 @@ class Loss(Protocol):
         """Raise ValueError if some target is not in the domain of the loss."""
 
 
+class _Separable:
+    """What follows from the curvature of single outputs."""
+
+    __slots__ = ()
+    separable: ClassVar[bool] = True
+
+    def curvature(self, y: Vector, f: Vector) -> Vector:
+        raise NotImplementedError
+
+    def largest_curvature(self, y: Vector, f: Vector) -> Vector:
+        return np.asarray(self.curvature(y, f).max(axis=-1))
+
+    def root(self, y: Vector, f: Vector, tangents: Vector) -> Vector:
+        return np.asarray(np.sqrt(self.curvature(y, f))[..., None] * tangents)
+
+
 @dataclass(frozen=True, slots=True)
-class Squared:
+class Squared(_Separable):
     """``(y - f)^2 / 2``."""
 
     merges: ClassVar[bool] = True
@@ -70,7 +111,7 @@ class Squared:
 
 
 @dataclass(frozen=True, slots=True)
-class Huber:
+class Huber(_Separable):
     """``r^2 / 2`` where ``|r| <= delta`` and ``delta (|r| - delta / 2)`` beyond, with ``r = y - f`` [Huber 1964]."""
 
     delta: float = 1.0
@@ -102,7 +143,7 @@ class Huber:
 
 
 @dataclass(frozen=True, slots=True)
-class Pinball:
+class Pinball(_Separable):
     """``max(low r, high r)`` with ``r = y - f`` and ``low < 0 < high``.
 
     ``(-1, 1)`` is the absolute loss, ``(q - 1, q)`` that of the q-th quantile [Koenker, Bassett 1978].
@@ -138,7 +179,7 @@ class Pinball:
 
 
 @dataclass(frozen=True, slots=True)
-class SmoothedPinball:
+class SmoothedPinball(_Separable):
     """``max_g g r - g^2 / (2 sharpness)`` over ``low <= g <= high``: the pinball loss with its kink rounded off."""
 
     low: float
@@ -168,7 +209,7 @@ class SmoothedPinball:
 
 
 @dataclass(frozen=True, slots=True)
-class Logistic:
+class Logistic(_Separable):
     """``log(1 + e^f) - y f``: minus the log-likelihood of a class y in [0, 1] with log-odds f."""
 
     merges: ClassVar[bool] = True
@@ -198,7 +239,7 @@ class Logistic:
 
 
 @dataclass(frozen=True, slots=True)
-class Poisson:
+class Poisson(_Separable):
     """``e^f - y f``: minus the log-likelihood, up to a constant, of a count y with log-mean f."""
 
     merges: ClassVar[bool] = True
@@ -224,10 +265,77 @@ class Poisson:
             raise ValueError(f"the Poisson loss needs targets >= 0; got {y.min():g}. Use squared or huber instead.")
 
 
+@dataclass(frozen=True, slots=True)
+class SquaredHinge(_Separable):
+    """``max(0, 1 - y f)^2 / 2`` for a class y of -1 or 1."""
+
+    merges: ClassVar[bool] = False
+
+    def value(self, y: Vector, f: Vector) -> Vector:
+        return 0.5 * np.maximum(0.0, 1.0 - y * f) ** 2
+
+    def pull(self, y: Vector, f: Vector) -> Vector:
+        return y * np.maximum(0.0, 1.0 - y * f)
+
+    def curvature(self, y: Vector, f: Vector) -> Vector:
+        return (y * f < 1.0).astype(np.float64)
+
+    def lower(self, y: Vector, g: Vector) -> Vector:
+        return np.abs(g) - 0.5 * g * g
+
+    def domain(self, y: Vector) -> tuple[Vector, Vector]:
+        return np.where(y > 0.0, 0.0, -np.inf), np.where(y > 0.0, np.inf, 0.0)
+
+    def check(self, y: Vector) -> None:
+        if not (np.abs(y) == 1.0).all():
+            raise ValueError("the squared hinge loss needs targets of -1 and 1; got others. Encode the classes so.")
+
+
+@dataclass(frozen=True, slots=True)
+class Multinomial:
+    """``log sum_d e^(f_d) - y' f``: minus the log-likelihood of classes y, rows of ones and zeros, with logits f."""
+
+    merges: ClassVar[bool] = True
+    separable: ClassVar[bool] = False
+
+    def value(self, y: Vector, f: Vector) -> Vector:
+        return np.asarray(logsumexp(f, axis=-1, keepdims=True) - (y * f).sum(axis=-1, keepdims=True))
+
+    def pull(self, y: Vector, f: Vector) -> Vector:
+        return np.asarray(y - softmax(f, axis=-1))
+
+    def curvature(self, y: Vector, f: Vector) -> Vector:
+        p = softmax(f, axis=-1)
+        return np.asarray(p * (1.0 - p))
+
+    def largest_curvature(self, y: Vector, f: Vector) -> Vector:
+        # Gershgorin: p_d (1 - p_d) on the diagonal and as much beside it.
+        return np.asarray(np.minimum(0.5, 2.0 * self.curvature(y, f).max(axis=-1)))
+
+    def root(self, y: Vector, f: Vector, tangents: Vector) -> Vector:
+        p = softmax(f, axis=-1)
+        mean = np.einsum("nd,ndp->np", p, tangents)
+        return np.asarray(np.sqrt(p)[..., None] * (tangents - mean[:, None, :]))
+
+    def lower(self, y: Vector, g: Vector) -> Vector:
+        return np.asarray(entr(y - g).sum(axis=-1, keepdims=True))
+
+    def domain(self, y: Vector) -> tuple[Vector, Vector]:
+        # Rows of pulls sum to zero beside that: y - g is a distribution.
+        return y - 1.0, y
+
+    def check(self, y: Vector) -> None:
+        if y.size and not (y.min() >= 0.0 and np.allclose(y.sum(axis=-1), 1.0)):
+            raise ValueError("the multinomial loss needs targets that are distributions over classes; got others.")
+
+
 LOSSES = ("squared", "huber", "absolute", "quantile", "logistic", "poisson")
+SHALLOW_LOSSES = (*LOSSES, "squared_hinge", "multinomial")
 
 
-def loss_of(name: str | Loss, *, delta: float = 1.0, quantile: float = 0.5) -> Loss:
+def loss_of(
+    name: str | Loss, *, delta: float = 1.0, quantile: float = 0.5, among: tuple[str, ...] = LOSSES
+) -> Loss:
     """The loss of that name; ``delta`` belongs to huber and ``quantile``, in (0, 1), to quantile."""
     if not isinstance(name, str):
         return name
@@ -240,7 +348,9 @@ def loss_of(name: str | Loss, *, delta: float = 1.0, quantile: float = 0.5) -> L
         "quantile": lambda: Pinball(quantile - 1.0, quantile),
         "logistic": Logistic,
         "poisson": Poisson,
+        "squared_hinge": SquaredHinge,
+        "multinomial": Multinomial,
     }
-    if name not in makers:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {name!r}.")
+    if name not in among:
+        raise ValueError(f"loss must be one of {', '.join(among)}; got {name!r}.")
     return makers[name]()

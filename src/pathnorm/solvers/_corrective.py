@@ -1,0 +1,95 @@
+"""The fully corrective step: the best output weights and affine part for given neurons, a multitask lasso."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathnorm.errors import CertificateWarning
+from pathnorm.problems._affine import affine_columns
+from pathnorm.problems.losses import Squared
+from pathnorm.problems.multitask_lasso import MultitaskLasso
+from pathnorm.problems.variation import RBV2Problem
+from pathnorm.solvers._atoms import Iterate, objective
+from pathnorm.solvers.multitask_lasso import multitask_lasso
+
+__all__ = ["corrected"]
+
+Matrix = NDArray[np.float64]
+
+
+def corrected(problem: RBV2Problem, at: Iterate, *, tol: float = 1e-8, max_steps: int = 20) -> Iterate:
+    """Minimise over output weights and affine part; neurons that are not needed are dropped.
+
+    Proximal Newton steps: the loss is replaced by its quadratic model, with one curvature per sample, the affine part
+    is eliminated, and a multitask lasso on the moments of what is left is solved. The squared loss takes one step. The
+    objective never rises.
+    """
+    features = at.atoms.features(problem.X)
+    columns = affine_columns(problem)
+    quadratic = isinstance(problem.loss, Squared)
+    for _ in range(1 if quadratic else max_steps):
+        new = _step(problem, at, (features, columns), tol)
+        done = new is None or at.value - new.value <= tol * abs(at.value)
+        if new is not None:
+            at = new
+        if done:
+            break
+    kept = np.linalg.norm(at.atoms.V, axis=1) > 0.0
+    return Iterate(at.atoms.select(kept), at.A, at.c, at.outputs, at.value) if not kept.all() else at
+
+
+def _step(problem: RBV2Problem, at: Iterate, dictionary: tuple[Matrix, Matrix], tol: float) -> Iterate | None:
+    """One proximal Newton step with backtracking; None if there is no descent."""
+    features, columns = dictionary
+    s = problem.weights
+    curvature = s * problem.loss.largest_curvature(problem.Y, at.outputs)
+    # A floor where the loss is flat: its minimum is then found by a few more steps.
+    curvature = np.maximum(curvature, 1e-3 * float(curvature.mean()) + 1e-12 * float(s.mean()))
+    root = np.sqrt(curvature)[:, None]
+    pulls = problem.pulls(at.outputs) / root
+    Phi, affine = root * features, root * columns
+    now = np.vstack((at.c, at.A)) if columns.shape[1] > 1 else at.c[None]
+    if problem.affine == "ridge":
+        # The ridge as d more rows, on which the neurons are zero.
+        d = problem.n_features
+        Phi = np.vstack((Phi, np.zeros((d, Phi.shape[1]))))
+        affine = np.vstack((affine, np.hstack((np.zeros((d, 1)), np.sqrt(problem.ridge) * np.eye(d)))))
+        pulls = np.vstack((pulls, -np.sqrt(problem.ridge) * at.A))
+    basis, triangle = _orthonormal(affine)
+    target = Phi @ at.atoms.V + pulls
+    reduced = Phi - basis @ (basis.T @ Phi)
+    reduced -= basis @ (basis.T @ reduced)
+    rest = target - basis @ (basis.T @ target)
+    lasso = MultitaskLasso.from_moments(reduced.T @ reduced, reduced.T @ rest, float((rest**2).sum()), problem.lam)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CertificateWarning)
+        V = multitask_lasso(lasso, start=at.atoms.V, tol=min(1e-10, tol), max_iter=60).coef
+    # The affine part that goes with V: what the weighted residual still has along its columns.
+    change = triangle @ (basis.T @ (pulls - Phi @ (V - at.atoms.V)))
+    new = now + change
+    length = 1.0
+    direction = (V - at.atoms.V, new - now)
+    moved = features @ direction[0] + columns @ direction[1]
+    for _ in range(30):
+        A = at.A + length * direction[1][1:] if columns.shape[1] > 1 else at.A
+        c = at.c + length * direction[1][0]
+        weights = V if length == 1.0 else at.atoms.V + length * direction[0]
+        outputs = at.outputs + length * moved
+        norm = float(np.linalg.norm(weights, axis=1).sum())
+        value = objective(problem, outputs, norm, A)
+        if value <= at.value:
+            return Iterate(at.atoms.with_outputs(weights), A, c, outputs, value)
+        length *= 0.5
+    return None
+
+
+def _orthonormal(columns: Matrix) -> tuple[Matrix, Matrix]:
+    """Basis Q (N, rank) of the columns and the matrix that turns ``Q' t`` into coefficients of the columns."""
+    scale = np.linalg.norm(columns, axis=0)
+    scale = np.where(scale > 0.0, scale, 1.0)
+    left, singular, right = np.linalg.svd(columns / scale, full_matrices=False)
+    kept = singular > 1e-12 * singular[0]
+    return left[:, kept], (right[kept].T / singular[kept]) / scale[:, None]

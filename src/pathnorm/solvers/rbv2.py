@@ -1,0 +1,353 @@
+"""Certified solutions over R-BV²: conic column generation with fully corrective steps and sliding neurons.
+
+A round looks for neurons where ``||h||`` exceeds ``lam`` (local maxima of the dual constraint), gives them weight by
+solving the multitask lasso over all neurons at hand, merges neurons that share a cell, and lets all of them slide. Near
+the solution the neurons are first carried to the local maxima of ``||h||`` next to them, whose hinges are those of the
+solution; Newton's method then has nothing left to cross. The objective never rises, and the loop ends on the gap.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathnorm.errors import CertificateWarning
+from pathnorm.problems.losses import Pinball, SmoothedPinball
+from pathnorm.problems.variation import RBV2Problem
+from pathnorm.representer.dual_norm import Certify, DualNorm, certified, dual_norm
+from pathnorm.representer.local_search import Found, LocalSearch
+from pathnorm.solvers._atoms import Atoms, Iterate, snapped
+from pathnorm.solvers._corrective import corrected
+from pathnorm.solvers._sliding import merged, slid
+from pathnorm.solvers._wide import wide_start
+from pathnorm.solvers.solution import Solution, Status
+from pathnorm.spaces import ShallowNet
+
+__all__ = ["rbv2", "rbv2_lam_max"]
+
+Matrix = NDArray[np.float64]
+
+_CLOSE = 0.99  # cosine beyond which a local maximum next to a neuron is taken for its place
+_NEAR = 1e-2  # gap below which neurons are carried there
+_PATIENCE = 6  # rounds without progress until giving up
+_MULTIPLIER_STEPS = 8
+_WIDE_ENTRIES = 2000  # samples times features beyond which a wide network is trained first
+
+
+def rbv2(
+    problem: RBV2Problem,
+    *,
+    start: ShallowNet | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 200,
+    max_neurons: int | None = None,
+    level: Certify = "auto",
+    seconds: float = 30.0,
+    seed: int = 0,
+    progress: Callable[[int, float], None] | None = None,
+) -> Solution:
+    """Solve a :class:`~pathnorm.problems.RBV2Problem` to a relative gap of ``tol``.
+
+    Parameters
+    ----------
+    problem : RBV2Problem
+        What is minimised.
+    start : ShallowNet, optional
+        A network to start from, for example the solution of a larger ``lam``.
+    tol : float
+        Largest relative gap to accept. Where nothing can be certified, the gap over the neurons that were found.
+    max_iter : int
+        Largest number of rounds.
+    max_neurons : int, optional
+        If the solution has more, the lightest are taken out and the others adjusted; the certificate then shows what
+        that costs.
+    level : {"auto", "exact", "search"}
+        How the answer is certified, see :func:`pathnorm.representer.dual_norm`.
+    seconds : float
+        For the certificate; the rounds are not limited by it.
+    seed : int
+        Of the search.
+    progress : callable, optional
+        Called with the round and the gap over the neurons that were found.
+
+    Returns
+    -------
+    Solution
+        ``coef`` is a :class:`~pathnorm.spaces.ShallowNet` in the coordinates of the samples as they came.
+
+    Warns
+    -----
+    CertificateWarning
+        If the gap did not reach ``tol``; the certificate still holds.
+    """
+    if not tol > 0.0 or max_iter < 0:
+        raise ValueError(f"tol must be > 0 and max_iter >= 0; got tol={tol!r} and max_iter={max_iter!r}.")
+    if max_neurons is not None and max_neurons < 0:
+        raise ValueError(f"max_neurons must be >= 0 or None; got {max_neurons!r}.")
+    run = _Run(problem, tol, max_iter, level, seconds, seed, progress)
+    return run.solve(start, max_neurons)
+
+
+def rbv2_lam_max(problem: RBV2Problem, *, seconds: float = 30.0, seed: int = 0) -> float:
+    """Smallest ``lam`` whose solution is affine: the dual norm of the pulls of the best affine function.
+
+    Exact where every neuron can be examined, otherwise the largest that a search found.
+    """
+    if isinstance(problem.loss, Pinball):
+        # Far beyond any lam that matters the solution is affine, and the solver makes its pulls.
+        R = affine_pulls(problem)
+    else:
+        R = problem.repaired(problem.pulls(problem.fit_affine().outputs))
+    if _negligible(problem, R):
+        return 0.0
+    found = LocalSearch(problem.X, interactions=problem.interactions, seed=seed)(R, scans=1024, climbs=96)
+    height = float(found.heights.max(initial=0.0))
+    norm = dual_norm(problem, R, seconds=min(seconds, 5.0), found=height)
+    return max(norm.lower, height)
+
+
+def affine_pulls(problem: RBV2Problem) -> Matrix:
+    """Feasible pulls of the best affine function under a pinball loss, by the method of multipliers."""
+    loss = problem.loss
+    assert isinstance(loss, Pinball)
+    sharpness = 10.0 / max(float(np.abs(problem.Y - np.median(problem.Y, axis=0)).mean()), 1e-12)
+    G = np.zeros_like(problem.Y)
+    for _ in range(_MULTIPLIER_STEPS):
+        smooth = problem.with_loss(SmoothedPinball(loss.low, loss.high, sharpness), problem.Y + G / sharpness)
+        G = smooth.loss.pull(smooth.Y, smooth.fit_affine().outputs)
+        sharpness *= 3.0
+    return problem.repaired(problem.weights[:, None] * G)
+
+
+def _negligible(problem: RBV2Problem, R: Matrix) -> bool:
+    """Whether pulls are zero up to rounding: the affine part interpolates."""
+    scale = float(np.abs(problem.pulls(np.zeros_like(problem.Y))).max(initial=0.0)) + float(np.abs(problem.Y).max())
+    return bool(np.abs(R).max(initial=0.0) <= 1e-13 * max(scale, 1e-300) * len(R))
+
+
+@dataclass(slots=True)
+class _End:
+    """Why the rounds ended, with the pulls at the answer and their dual norm if it was bounded."""
+
+    status: Status
+    rounds: int
+    R: Matrix | None = None
+    norm: DualNorm | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of one solve."""
+
+    problem: RBV2Problem
+    tol: float
+    max_iter: int
+    level: Certify
+    seconds: float
+    seed: int
+    progress: Callable[[int, float], None] | None
+
+    def solve(self, start: ShallowNet | None, max_neurons: int | None) -> Solution:
+        if isinstance(self.problem.loss, Pinball):
+            return self._pinball(self.problem.loss, start, max_neurons)
+        at, end = self._rounds(self._first(start))
+        if max_neurons is not None and len(at.atoms) > max_neurons:
+            at, end = pruned(self.problem, at, max_neurons), _End(end.status, end.rounds)
+        return self._finished(self.problem, at, end)
+
+    def _pinball(self, loss: Pinball, start: ShallowNet | None, max_neurons: int | None) -> Solution:
+        """The method of multipliers: kinks are rounded off around shifted targets, and pulls shift them further."""
+        exact, rounds = self.problem, 0
+        spread = np.abs(exact.Y - np.median(exact.Y, axis=0)).mean()
+        sharpness = 10.0 / max(float(spread), 1e-12)
+        G, at, tol = np.zeros_like(exact.Y), None, self.tol
+        for _ in range(_MULTIPLIER_STEPS):
+            smooth = SmoothedPinball(loss.low, loss.high, sharpness)
+            self.problem = exact.with_loss(smooth, exact.Y + G / sharpness)
+            self.tol = 0.3 * tol
+            at = self._first(start) if at is None else Iterate.of(self.problem, at.atoms, at.A, at.c)
+            at, end = self._rounds(at)
+            rounds += end.rounds
+            G = smooth.pull(self.problem.Y, at.outputs)
+            primal = exact.data_loss(at.outputs) + exact.lam * at.atoms.path_norm()
+            if exact.affine == "ridge":
+                primal += 0.5 * exact.ridge * float((at.A**2).sum())
+            upper = exact.lam if end.norm is None else max(end.norm.lower, exact.lam)
+            R = exact.repaired(exact.weights[:, None] * G) if end.R is None else end.R
+            if primal - exact.dual_bound(R, upper) <= tol * abs(primal):
+                break
+            sharpness *= 3.0
+        self.problem, self.tol = exact, tol
+        if max_neurons is not None and len(at.atoms) > max_neurons:
+            smoothed = exact.with_loss(smooth, exact.Y + G / sharpness)
+            at, end = pruned(smoothed, at, max_neurons), _End(end.status, end.rounds)
+        end.rounds = rounds
+        return self._finished(exact, at, end, R)
+
+    # ------------------------------------------------------------------------- start
+
+    def _first(self, start: ShallowNet | None) -> Iterate:
+        problem = self.problem
+        fit = problem.fit_affine()
+        at = Iterate.of(problem, Atoms.none(problem), fit.A, fit.c)
+        if start is not None:
+            return _from_network(problem, start, at)
+        if problem.n_features > 3 and not problem.interactions and problem.X.size > _WIDE_ENTRIES:
+            R = problem.repaired(problem.pulls(at.outputs))
+            if float(self._search(0)(R).heights.max(initial=0.0)) > problem.lam:
+                at = wide_start(problem, at, seed=self.seed)
+        return at
+
+    def _search(self, salt: int) -> LocalSearch:
+        return LocalSearch(self.problem.X, interactions=self.problem.interactions, seed=self.seed + salt)
+
+    # ------------------------------------------------------------------------ rounds
+
+    def _rounds(self, at: Iterate) -> tuple[Iterate, _End]:
+        """Rounds until the gap is small, and how they ended."""
+        problem, search = self.problem, self._search(1)
+        best, idle = np.inf, 0
+        deadline = time.perf_counter() + self.seconds
+        for count in range(self.max_iter + 1):
+            R = problem.repaired(problem.pulls(at.outputs))
+            effort = 1 if idle == 0 else 4
+            found = search(R, starts=at.atoms.W, scans=256 * effort, climbs=32 * effort)
+            height = float(found.heights.max(initial=0.0))
+            gap = self._gap(at, R, height)
+            if self.progress is not None:
+                self.progress(count, gap)
+            norm = None
+            if gap <= 0.5 * self.tol or _negligible(problem, R):
+                # The search sees nothing more; whoever knows better says so and names neurons.
+                norm = self._bound(R, height, at, max(deadline - time.perf_counter(), 0.1 * self.seconds))
+                gap = self._gap(at, R, norm.upper if norm.method != "search" else norm.lower)
+                if gap <= self.tol or norm.method == "search" or norm.lower <= problem.lam * (1.0 + 1e-12):
+                    return at, _End(Status.CONVERGED if gap <= self.tol else Status.STALLED, count, R, norm)
+                found = search(R, starts=np.concatenate((at.atoms.W, norm.directions)), scans=256, climbs=32)
+            if count == self.max_iter:
+                return at, _End(Status.MAX_ITER, count, R, norm)
+            new = self._round(at, found, gap)
+            idle = 0 if gap < 0.9 * best else idle + 1
+            best = min(best, gap)
+            if idle > _PATIENCE and new.value >= at.value * (1.0 - 1e-3 * self.tol):
+                return new, _End(Status.STALLED, count)
+            at = new
+        raise AssertionError  # pragma: no cover - the loop returns
+
+    def _round(self, at: Iterate, found: Found, gap: float) -> Iterate:
+        problem, K = self.problem, len(at.atoms)
+        carried, close, fresh, again = _sorted_out(problem, at.atoms, found)
+        steps = 15 if gap < 0.05 else 4
+        if gap < _NEAR and close.any():
+            joined = carried.join(at.atoms.select(~close)).join(fresh)
+            new = self._improved(Iterate.of(problem, joined, at.A, at.c), steps)
+            if new.value < at.value:
+                return new
+        added = at.atoms.join(fresh).join(again)
+        if len(added) == K:
+            return self._improved(at, steps)
+        return self._improved(Iterate(added, at.A, at.c, at.outputs, at.value), steps)
+
+    def _improved(self, at: Iterate, steps: int) -> Iterate:
+        return slid(self.problem, merged(self.problem, corrected(self.problem, at)), max_steps=steps)
+
+    # ------------------------------------------------------------------- certificate
+
+    def _gap(self, at: Iterate, R: Matrix, upper: float) -> float:
+        dual = self.problem.dual_bound(R, max(upper, 1e-300))
+        return (at.value - dual) / max(abs(at.value), float(np.finfo(np.float64).tiny))
+
+    def _bound(self, R: Matrix, height: float, at: Iterate, seconds: float) -> DualNorm:
+        # A dual norm that is off by eps costs eps times the share of the norm in the objective.
+        share = self.problem.lam * at.atoms.path_norm() / max(abs(at.value), 1e-300)
+        tol = 0.5 * self.tol / max(share, 1e-3)
+        return dual_norm(self.problem, R, level=self.level, seconds=seconds, tol=tol, found=height)
+
+    def _finished(self, problem: RBV2Problem, at: Iterate, end: _End, R: Matrix | None = None) -> Solution:
+        """The answer with a certificate for the pulls that belong to it."""
+        net = at.network(problem)
+        norm = end.norm if end.R is not None else None
+        R = end.R if end.R is not None else R
+        if norm is None:
+            R = problem.dual_point(net) if R is None else R
+            search = self._search(2)
+            height = float(search(R, starts=at.atoms.W, scans=1024, climbs=96).heights.max(initial=0.0))
+            norm = self._bound(R, height, at, self.seconds)
+        assert R is not None
+        certificate = certified(problem, net, R, norm)
+        status = Status.CONVERGED
+        if certificate.gap > self.tol:
+            status = Status.STALLED if end.status is Status.CONVERGED else end.status
+            message = f"{status.value} Relative gap {certificate.gap:.2e}, tol {self.tol:.2e}, {end.rounds} rounds."
+            warnings.warn(message, CertificateWarning, stacklevel=4)
+        return Solution(problem, net, certificate, status, end.rounds)
+
+
+def _sorted_out(
+    problem: RBV2Problem, atoms: Atoms, found: Found
+) -> tuple[Atoms, NDArray[np.bool_], Atoms, Atoms]:
+    """What a search found, by what can be done with it.
+
+    Returns neurons carried to the local maximum next to them, which neurons these are, local maxima beyond ``lam``
+    that are new, and those of the first kind once more, without weight, for the case that carrying does not help.
+    """
+    K, heights = len(atoms), found.heights
+    cosine = np.einsum("kd,kd->k", found.W[:K], atoms.W)
+    close = (cosine > _CLOSE) & (np.einsum("kd,kd->k", found.h[:K], atoms.V) > 0.0)
+    beyond = heights > problem.lam * (1.0 + 1e-12)
+    places: dict[tuple[bytes, bytes], list[int]] = {}
+    fresh, again = [], []
+    for k in np.argsort(-heights):
+        touched = np.sort(found.stuck[k, : found.size[k]])
+        sign = 1.0 if problem.affine != "free" or found.W[k, np.argmax(np.abs(found.W[k]))] > 0.0 else -1.0
+        key = (touched.tobytes(), (np.round(sign * found.W[k], 8) + 0.0).tobytes())
+        seen = key in places
+        members = places.setdefault(key, [])
+        if k < K and close[k]:
+            members.append(int(k))
+            if beyond[k] and not seen:
+                again.append(k)
+        elif beyond[k] and not seen:
+            fresh.append(k)
+    groups = [members for members in places.values() if members]
+    first = np.array([members[0] for members in groups], dtype=np.int64)
+    # Neurons that meet in one place become one.
+    V = np.array([atoms.V[members].sum(axis=0) for members in groups]).reshape(len(groups), problem.n_outputs)
+    kept = np.linalg.norm(V, axis=1) > 0.0
+    carried = Atoms(found.W[first], found.stuck[first], found.size[first], V).select(kept)
+    return carried, close, _weightless(problem, found, fresh), _weightless(problem, found, again)
+
+
+def _weightless(problem: RBV2Problem, found: Found, chosen: list[int]) -> Atoms:
+    rows = np.array(chosen, dtype=np.int64)
+    return Atoms(found.W[rows], found.stuck[rows], found.size[rows], np.zeros((rows.size, problem.n_outputs)))
+
+
+def _from_network(problem: RBV2Problem, net: ShallowNet, affine: Iterate) -> Iterate:
+    """Start from a network: hinges go to the nearest sample, then the output weights are solved for."""
+    inner = problem.centred(net)
+    norms = np.linalg.norm(inner.W, axis=1)
+    seen = np.count_nonzero(inner.W, axis=1)
+    kept = (norms > 0.0) & (np.linalg.norm(inner.V, axis=1) > 0.0)
+    if problem.interactions:
+        kept &= seen <= problem.interactions
+    if not kept.any():
+        return affine
+    W, b, V = inner.W[kept] / norms[kept, None], inner.b[kept] / norms[kept], inner.V[kept] * norms[kept, None]
+    return corrected(problem, Iterate.of(problem, snapped(problem, W, b, V), affine.A, affine.c))
+
+
+def pruned(problem: RBV2Problem, at: Iterate, most: int) -> Iterate:
+    """At most that many neurons: the lightest leave, a fifth of the surplus at a time, and the others adjust."""
+    while len(at.atoms) > most:
+        surplus = len(at.atoms) - most
+        order = np.argsort(np.linalg.norm(at.atoms.V, axis=1))
+        kept = at.atoms.select(np.sort(order[max(1, surplus // 5) :]))
+        fit = Iterate.of(problem, kept, at.A, at.c)
+        at = slid(problem, merged(problem, corrected(problem, fit)), max_steps=6)
+    return at
