@@ -16,11 +16,13 @@ if TYPE_CHECKING:
         BV2Regressor,
         BV2RegressorCV,
         NTKRegressor,
+        ReLUClassifier,
+        ReLURegressor,
         SmoothingSplineRegressor,
         ThinPlateRegressor,
         bv2_path,
     )
-    from pathnorm.representer import sparsify
+    from pathnorm.representer import certify, sparsify
     from pathnorm.spaces import LinearSpline, ShallowNet
 
 __all__ = [
@@ -28,11 +30,14 @@ __all__ = [
     "BV2RegressorCV",
     "LinearSpline",
     "NTKRegressor",
+    "ReLUClassifier",
+    "ReLURegressor",
     "ShallowNet",
     "SmoothingSplineRegressor",
     "ThinPlateRegressor",
     "__version__",
     "bv2_path",
+    "certify",
     "compress",
     "deep",
     "errors",
@@ -50,10 +55,13 @@ _FUNCTIONS = {
     "BV2RegressorCV": "pathnorm.estimators",
     "LinearSpline": "pathnorm.spaces",
     "NTKRegressor": "pathnorm.estimators",
+    "ReLUClassifier": "pathnorm.estimators",
+    "ReLURegressor": "pathnorm.estimators",
     "ShallowNet": "pathnorm.spaces",
     "SmoothingSplineRegressor": "pathnorm.estimators",
     "ThinPlateRegressor": "pathnorm.estimators",
     "bv2_path": "pathnorm.estimators",
+    "certify": "pathnorm.representer",
     "compress": "pathnorm.deep.compress",
     "sparsify": "pathnorm.representer",
 }

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathnorm import sparsify
+from pathnorm.problems import BV2Problem
+from pathnorm.solvers import knot_exchange
 from pathnorm.spaces import ShallowNet
 
 SEEDS = st.integers(0, 10**6)
@@ -88,3 +90,26 @@ def test_samples_no_more_than_the_affine_functions_need_no_neuron():
     found = sparsify(net, X)
     assert found.n_neurons == 0
     np.testing.assert_allclose(found(X), net(X), atol=1e-9)
+
+
+@pytest.mark.parametrize("lam", [1e-3, 1e-2, 1e-1])
+def test_a_certified_solution_split_into_many_neurons_comes_back_as_one(lam):
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.uniform(-1.0, 1.0, 60))
+    problem = BV2Problem.from_samples(x, np.sin(6.0 * x) + 0.1 * rng.standard_normal(60), lam)
+    spline = knot_exchange(problem, tol=1e-10).coef
+    best = spline.to_network()
+    # Every knot becomes two neurons that may face the other way: another affine part, the same norm, still the least.
+    share, turn = rng.uniform(0.1, 0.9, best.n_neurons), rng.choice([-1.0, 1.0], best.n_neurons)
+    knots, jumps = best.b / best.W[:, 0], np.abs(best.W[:, 0]) * best.V[:, 0]
+    many = ShallowNet(
+        np.tile(turn, 2)[:, None],
+        np.tile(turn * knots, 2),
+        np.concatenate([share * jumps, (1.0 - share) * jumps])[:, None],
+        best.A,
+        best.c,
+    )
+    found = sparsify(many, x[:, None])
+    assert found.n_neurons <= best.n_neurons
+    np.testing.assert_allclose(found(x[:, None]), many(x[:, None]), atol=1e-10)
+    assert found.path_norm() == pytest.approx(spline.tv2, rel=1e-9)

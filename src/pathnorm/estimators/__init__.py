@@ -3,6 +3,7 @@
 from pathnorm.estimators.bv2 import BV2Regressor
 from pathnorm.estimators.bv2_cv import BV2RegressorCV
 from pathnorm.estimators.ntk import NTKRegressor
+from pathnorm.estimators.relu import ReLUClassifier, ReLURegressor
 from pathnorm.estimators.selection import BV2Path, bv2_path
 from pathnorm.estimators.smoothing_spline import SmoothingSplineRegressor
 from pathnorm.estimators.thin_plate import ThinPlateRegressor
@@ -12,6 +13,8 @@ __all__ = [
     "BV2Regressor",
     "BV2RegressorCV",
     "NTKRegressor",
+    "ReLUClassifier",
+    "ReLURegressor",
     "SmoothingSplineRegressor",
     "ThinPlateRegressor",
     "bv2_path",

@@ -1,6 +1,7 @@
-"""Why finitely many: representer theorems, and the sparsest of the solutions they allow."""
+"""Why finitely many: representer theorems, the dual norm over all neurons, and the sparsest of equal networks."""
 
+from pathnorm.representer.dual_norm import DualNorm, certify, dual_norm
 from pathnorm.representer.sparsest import sparsest
 from pathnorm.representer.sparsify import sparsify
 
-__all__ = ["sparsest", "sparsify"]
+__all__ = ["DualNorm", "certify", "dual_norm", "sparsest", "sparsify"]

@@ -57,7 +57,7 @@ class Lists(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Scratch: side (D,), values (nv, D), gram, factor (nv, nv), and the rest (nv,).
+    """Scratch: side (D,), values (nv, D), error (4, D), gram, factor (nv, nv), the rest (nv,).
 
     Of the scalar problem on a cone, at the vertices: form (linear part, as a vector in (w, b)), upper (without the
     pulls < 0), ell (bounding function), at (its maximiser, as weights of the vertices), piece (the next function).
@@ -65,6 +65,7 @@ class Work(NamedTuple):
 
     side: Any
     values: Any
+    error: Any
     gram: Any
     factor: Any
     passive: Any
@@ -95,7 +96,7 @@ def workspace(shape: tuple[int, int, int], size: int) -> tuple[Stack, Lists, Wor
     stack = Stack(np.empty((_DEPTH, nv, nv)), np.empty((_DEPTH, n_out, nv)), np.empty(_DEPTH), *ints)
     lists = Lists(np.empty(size, np.int64), np.empty((size, nv)), np.empty(size))
     square = np.zeros((nv, nv))
-    work = Work(np.ones(n_out), np.empty((nv, n_out)), square, square.copy(), *(np.zeros(nv) for _ in range(10)))
+    work = Work(np.ones(n_out), np.empty((nv, n_out)), np.empty((4, n_out)), square, square.copy(), *(np.zeros(nv) for _ in range(10)))
     return stack, lists, work
 
 
@@ -157,14 +158,15 @@ def _minorise(lists, upper, begin, stop, at, out):
         out[i] = upper[i]
     excess = 0.0
     for p in range(begin, stop):
-        q, on, off = pull[p], 0.0, 0.0
+        q, t = pull[p], 0.0
         for i in range(nv):
-            t = at[i] * tau[p, i]
-            on += max(t, 0.0)
-            off += max(-t, 0.0)
+            t += at[i] * tau[p, i]
         if q > 0.0:
-            excess += q * min(on, off)
-        elif on > off:
+            on = 0.0
+            for i in range(nv):
+                on += at[i] * max(tau[p, i], 0.0)
+            excess += q * (on - max(t, 0.0))
+        elif t > 0.0:
             for i in range(nv):
                 out[i] += q * tau[p, i]
     return excess
@@ -350,14 +352,29 @@ def _scalar_bound(vertices, top, lists, work, best, span, limit):
 
 
 @njit(**INNER)
-def _split_edge(vertices, top, lists, at, cost, begin, stop):
-    """The two vertices between which the interpolation is worst at the maximiser; else the longest edge."""
-    nv = at.size
+def _split_edge(points, vertices, top, lists, work, share, span):
+    """The two vertices between which the interpolation is worst at the maximiser; else the longest edge.
+
+    What is across depends on all of the cone: it counts by its share, and with it every point of the cone.
+    """
+    at, cost, values, nv, (n_out,) = work.at, work.factor, work.values, work.at.size, work.side.shape
     for i in range(nv):
-        for j in range(nv):
+        for j in range(i):
             cost[i, j] = 0.0
-    for p in range(begin, stop):
-        q = lists.pull[p]
+            if share > 0.0:
+                for o in range(n_out):
+                    cost[i, j] += (values[i, o] - values[j, o]) ** 2
+                cost[i, j] = 0.5 * share * np.sqrt(cost[i, j])
+    if share > 0.0:
+        for i in range(nv):
+            at[i] = 1.0
+    for p in range(span[0], span[1]):
+        q = max(lists.pull[p], 0.0)
+        if share > 0.0:
+            s, n = 0.0, lists.index[p]
+            for o in range(n_out):
+                s += (points.R[n, o] - lists.pull[p] * work.side[o]) ** 2
+            q += share * np.sqrt(s)
         if q > 0.0:
             for i in range(nv):
                 s = at[i] * lists.tau[p, i]
@@ -410,68 +427,129 @@ def _split(stack, top, a, b, first, length):
 
 
 @njit(**INNER)
-def _choose_side(points, stack, lists, work, top, begin, stop, least):
-    """Pulls and linear part along one direction ``side`` of the outputs; bounds of all that is not along it.
-
-    For D = 1 the side is given. Else it is that of the mean of h over the vertices; returns bounds of -side.h and of
-    the part of h across it.
-    """
-    R, nv, n_out = points.R, work.form.size, points.R.shape[1]
-    side, values = work.side, work.values
-    back, across = -np.inf, 0.0
-    if n_out > 1:
-        for i in range(nv):
-            for o in range(n_out):
-                s = 0.0
-                for c in range(nv):
-                    s += stack.linear[top, o, c] * stack.vertices[top, i, c]
-                values[i, o] = s
-        for p in range(begin, stop):
-            n = lists.index[p]
-            for i in range(nv):
-                t = lists.tau[p, i]
-                if t > 0.0:
-                    for o in range(n_out):
-                        values[i, o] += R[n, o] * t
-        norm = 0.0
+def _vertex_values(points, vertices, top, lists, linear, span, values):
+    """Into ``values`` (nv, D): h at the vertices. Returns the largest of their norms."""
+    R, (nv, n_out), (begin, stop) = points.R, values.shape, span
+    for i in range(nv):
         for o in range(n_out):
             s = 0.0
-            for i in range(nv):
-                s += values[i, o]
-            side[o] = s
-            norm += s * s
-        norm = np.sqrt(norm)
-        for o in range(n_out):
-            side[o] = side[o] / norm if norm > 0.0 else (1.0 if o == 0 else 0.0)
-        for i in range(nv):
-            along, square = 0.0, 0.0
-            for o in range(n_out):
-                along += side[o] * values[i, o]
-            for o in range(n_out):
-                square += (values[i, o] - along * side[o]) ** 2
-            back, across = max(back, -along), max(across, np.sqrt(square))
-    spread_along, spread_across = 0.0, 0.0
+            for c in range(nv):
+                s += linear[top, o, c] * vertices[top, i, c]
+            values[i, o] = s
     for p in range(begin, stop):
         n = lists.index[p]
-        q = 0.0
+        for i in range(nv):
+            t = lists.tau[p, i]
+            if t > 0.0:
+                for o in range(n_out):
+                    values[i, o] += R[n, o] * t
+    largest = 0.0
+    for i in range(nv):
+        s = 0.0
+        for o in range(n_out):
+            s += values[i, o] ** 2
+        largest = max(largest, s)
+    return np.sqrt(largest)
+
+
+@njit(**INNER)
+def _turn(values, side):
+    """Into ``side``: direction of the mean of ``values``, which are replaced by their parts across it.
+
+    Returns the largest norm of these, and the largest value along -side.
+    """
+    nv, n_out = values.shape
+    norm, back, across = 0.0, 0.0, 0.0
+    for o in range(n_out):
+        side[o] = 0.0
+        for i in range(nv):
+            side[o] += values[i, o]
+        norm += side[o] ** 2
+    norm = np.sqrt(norm)
+    for o in range(n_out):
+        side[o] = side[o] / norm if norm > 0.0 else (1.0 if o == 0 else 0.0)
+    for i in range(nv):
+        along, square = 0.0, 0.0
+        for o in range(n_out):
+            along += side[o] * values[i, o]
+        for o in range(n_out):
+            values[i, o] -= along * side[o]
+            square += values[i, o] ** 2
+        back, across = max(back, -along), max(across, square)
+    return back, np.sqrt(across)
+
+
+@njit(**INNER)
+def _errors(points, lists, side, span, error):
+    """Into ``error`` (4, D): how much the interpolation of the open points can be off, upwards and downwards.
+
+    Rows 0, 1 for the outputs, rows 2, 3 for their parts across ``side``. Returns the error along -side.
+    """
+    R, n_out, nv, (begin, stop) = points.R, side.size, lists.tau.shape[1], span
+    back = 0.0
+    for o in range(n_out):
+        error[0, o] = error[1, o] = error[2, o] = error[3, o] = 0.0
+    for p in range(begin, stop):
+        n, low, high = lists.index[p], 0.0, 0.0
+        for i in range(nv):
+            low, high = max(low, -lists.tau[p, i]), max(high, lists.tau[p, i])
+        gap = low * high / (low + high)
+        back += max(lists.pull[p], 0.0) * gap
+        for o in range(n_out):
+            q = gap * R[n, o]
+            error[0, o] += max(q, 0.0)
+            error[1, o] += max(-q, 0.0)
+            q -= gap * lists.pull[p] * side[o]
+            error[2, o] += max(q, 0.0)
+            error[3, o] += max(-q, 0.0)
+    return back
+
+
+@njit(**INNER)
+def _norm_of_worst(error, row):
+    s = 0.0
+    for o in range(error.shape[1]):
+        s += max(error[row, o], error[row + 1, o]) ** 2
+    return np.sqrt(s)
+
+
+@njit(**INNER)
+def _project(points, stack, lists, work, top, span):
+    """Pulls and linear part along ``side``."""
+    side, n_out, R = work.side, work.side.size, points.R
+    for p in range(span[0], span[1]):
+        n, q = lists.index[p], 0.0
         for o in range(n_out):
             q += side[o] * R[n, o]
         lists.pull[p] = q
-        if n_out > 1:
-            square, low, high = 0.0, 0.0, 0.0
-            for o in range(n_out):
-                square += (R[n, o] - q * side[o]) ** 2
-            for i in range(nv):
-                low, high = max(low, -lists.tau[p, i]), max(high, lists.tau[p, i])
-            gap = low * high / (low + high)
-            spread_across += np.sqrt(square) * gap
-            spread_along += max(q, 0.0) * gap
-    for c in range(nv):
+    for c in range(work.form.size):
         s = 0.0
         for o in range(n_out):
             s += side[o] * stack.linear[top, o, c]
         work.form[c] = s
-    return max(back + spread_along, 0.0) / least, (across + spread_across) / least
+
+
+@njit(**INNER)
+def _cone_bound(points, stack, lists, work, best, top, span, limit):
+    """Bound |h| on the cone ``top``; for D = 1, h along the given side. Also returns the share that is across.
+
+    For D > 1 the part along the mean direction gets the scalar bound and the part across it, which is small on a small
+    cone, one from the vertices; on a large cone the largest norm at a vertex and the errors in between may be less.
+    """
+    least = _geometry(stack.vertices, top, work.gram, work.reach)
+    if work.side.size == 1:
+        _project(points, stack, lists, work, top, span)
+        return _scalar_bound(stack.vertices, top, lists, work, best, span, limit), 0.0
+    largest = _vertex_values(points, stack.vertices, top, lists, stack.linear, span, work.values)
+    back, across = _turn(work.values, work.side)
+    _project(points, stack, lists, work, top, span)
+    back += _errors(points, lists, work.side, span, work.error)
+    across = (across + _norm_of_worst(work.error, 2)) / least
+    whole = (largest + _norm_of_worst(work.error, 0)) / least
+    inner = np.sqrt(max(limit * limit - across * across, 0.0))
+    along = max(_scalar_bound(stack.vertices, top, lists, work, best, span, inner), back / least)
+    bound = np.sqrt(along * along + across * across)
+    return min(bound, whole), across / max(bound, 1e-300)
 
 
 @njit(**OUTER)
@@ -479,36 +557,29 @@ def search(points, stack, lists, work, best, limits, state):
     """Go on with the cones on the stack until it is empty or ``state[2]`` passes over points are used up.
 
     limits: value below which nothing matters, and 1 + tol. state (3,): number of cones on the stack, cones seen so
-    far, passes left. Returns the largest bound of a cone that was given up, and counts them in state[1].
+    far, passes left. Returns the largest bound of a cone that needs no more work, or has no room for it.
     """
     closed = 0.0
     while state[0] > 0 and state[2] > 0:
         top = state[0] - 1
         limit = max(limits[0], best.value[0] * limits[1])
-        if stack.bound[top] <= limit:
-            closed = max(closed, stack.bound[top])
-            state[0] = top
-            continue
-        begin = stack.first[top] + stack.length[top]
-        count = _sort_points(points, stack, lists, top)
-        stop = begin + count
-        least = _geometry(stack.vertices, top, work.gram, work.reach)
-        back, across = _choose_side(points, stack, lists, work, top, begin, stop, least)
-        state[1] += 1
-        state[2] -= stack.length[top] + 2 * count + 20
-        inner = np.sqrt(max(limit * limit - across * across, 0.0))
-        along = _scalar_bound(stack.vertices, top, lists, work, best, (begin, stop), inner)
-        bound = np.sqrt(max(along, back) ** 2 + across**2) if across > 0.0 else max(along, back)
-        stack.bound[top] = min(stack.bound[top], bound)
-        limit = max(limits[0], best.value[0] * limits[1])
-        full = top + 2 > stack.bound.size or stop + count >= lists.index.size
-        if stack.bound[top] <= limit or full:
-            closed = max(closed, stack.bound[top])
-            state[0] = top
-            continue
-        a, b = _split_edge(stack.vertices, top, lists, work.at, work.factor, begin, stop)
-        _split(stack, top, a, b, begin, count)
-        state[0] = top + 2
+        if stack.bound[top] > limit:
+            begin = stack.first[top] + stack.length[top]
+            count = _sort_points(points, stack, lists, top)
+            span = (begin, begin + count)
+            state[1] += 1
+            state[2] -= stack.length[top] + 2 * count + 20
+            bound, share = _cone_bound(points, stack, lists, work, best, top, span, limit)
+            stack.bound[top] = min(stack.bound[top], bound)
+            limit = max(limits[0], best.value[0] * limits[1])
+            room = top + 2 <= stack.bound.size and begin + 2 * count < lists.index.size
+            if stack.bound[top] > limit and room:
+                a, b = _split_edge(points, stack.vertices, top, lists, work, share, span)
+                _split(stack, top, a, b, begin, count)
+                state[0] = top + 2
+                continue
+        closed = max(closed, stack.bound[top])
+        state[0] = top
     return closed
 
 

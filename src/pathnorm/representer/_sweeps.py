@@ -1,14 +1,14 @@
 """Kernel of the exact search: sweeps of a direction w once around a data point, or around a line through two.
 
-A sweep works in orthonormal coordinates (p, q, t) about the hinge m, with w in the plane of p and q; t is the coordinate
-along the line through the points m and n, and zero in the plane. Points are *mirrored* to p >= 0; as w turns from the p
-axis by half a circle it meets the mirrored points in the order of their angles, and at *vertex* k, where w is orthogonal
-to it, the moment ``U = sum_active R (p, q, t)`` loses ``R_k (p, q, t)_k``, whether k turns on or off. On the *arc* after
-j vertices, mirrored points before rank j are on the negative side of w, the others on the positive. The second half of
-the circle is a second turn with ``U - X'R`` in place of U, as ``h(-w) = h(w) - w'X'R``.
+A sweep works in orthonormal coordinates (p, q, t) about the hinge m, with w in the plane of p and q; t is along the line
+through the points m and n, and zero in the plane. Points are *mirrored* to p >= 0; as w turns from the p axis by half a
+circle it meets the mirrored points in the order of their angles, and at *vertex* k, where w is orthogonal to it, the
+moment ``U = sum_active R (p, q, t)`` loses ``R_k (p, q, t)_k``, whether k turns on or off. On the *arc* after j vertices,
+mirrored points before rank j are on the negative side of w, the others on the positive. The second half of the circle
+is a second turn with ``U - X'R`` in place of U, as ``h(-w) = h(w) - w'X'R``.
 
-In space a *face* is where w leaves the plane of p and q to one side, with the hinge on m or on n: its moment differs from
-that of the arc along t alone.
+In space a *face* is where w leaves the plane of p and q to one side, with the hinge on m or on n: its moment differs
+from that of the arc along t alone.
 """
 
 from __future__ import annotations
@@ -58,57 +58,44 @@ class Found(NamedTuple):
         return cls(square, np.zeros((n + 1, 2, 3)), np.zeros(1, np.int64))
 
 
+# Rows of ``Scratch.points`` and of ``Scratch.sums``: few arrays, as each is nine arguments of every call.
+_P, _Q, _T, _SIDE = 0, 1, 2, 3
+_START, _TURNED, _MASS, _FIRST_MASS, _LINE = 3, 6, 9, 10, 11
+
+
 class Scratch(NamedTuple):
     """Work arrays of a sweep.
 
-    p, q, t : array (N,), coordinates of the mirrored points; side : array (N,), 1, -1 if mirrored, 0 if on the line
+    points : array (4, N), p, q and t of the mirrored points, and 1, -1 if mirrored, 0 if on the line
     about : array (3, N), coordinates about the hinge; axes : array (3, 3), rows p, q, t
     keys : array (2, N); ranks : array (3, N), of which the first is the order of the points; bins : array (B + 1,)
-    arcs : array (3, 2 N), largest square on each arc, and w there; local : array (2 N,), for which hinges (bits)
-    U, start, turned : array (3, D), moments of the arc, of the first arc, and X'R in these coordinates
-    mass : array (2, D), sum of the active pulls on the arc and on the first arc
-    line : array (4, D), what the points on the line add along t: for hinge m below and above, for n below and above
+    arcs : array (4, 2 N), largest square on each arc, w there, and for which hinges it is a local maximum (bits)
+    sums : array (15, D), rows p, q, t of the moments of the arc, of the first arc, and of all (X'R); then the active
+        pulls of the arc and of the first arc; then what points on the line add along t, for m below and above, for n
     """
 
-    p: Any
-    q: Any
-    t: Any
-    side: Any
+    points: Any
     about: Any
     axes: Any
     keys: Any
     ranks: Any
     bins: Any
     arcs: Any
-    local: Any
-    U: Any
-    start: Any
-    turned: Any
-    mass: Any
-    line: Any
+    sums: Any
 
     @classmethod
     def empty(cls, n: int, outputs: int) -> Scratch:
         """Arrays for n points."""
         bins = 1 << max(1, n - 1).bit_length()
-        points, moments = np.zeros((4, n)), np.zeros((3, 3, outputs))
         return cls(
-            p=points[0],
-            q=points[1],
-            t=points[2],
-            side=points[3],
+            points=np.zeros((4, n)),
             about=np.zeros((3, n)),
             axes=np.eye(3),
             keys=np.zeros((2, n)),
             ranks=np.zeros((3, n), np.int64),
             bins=np.zeros(bins + 1, np.int64),
-            arcs=np.zeros((3, 2 * n)),
-            local=np.zeros(2 * n, np.int64),
-            U=moments[0],
-            start=moments[1],
-            turned=moments[2],
-            mass=np.zeros((2, outputs)),
-            line=np.zeros((4, outputs)),
+            arcs=np.zeros((4, 2 * n)),
+            sums=np.zeros((15, outputs)),
         )
 
 
@@ -133,34 +120,32 @@ def _merge_sort(keys, ranks, count):
 
 
 @njit(**INNER)
-def _rank(p, q, side, keys, ranks, bins):
+def _rank(points, keys, ranks, bins):
     """Order the mirrored points by angle; returns how many are off the line.
 
     Keys in [-1, 1] grow with the angle, at about an even rate, so that one pass of buckets nearly sorts them.
     """
-    n, cells = p.size, bins.size - 1
+    n, cells = points.shape[1], bins.size - 1
     pmax, qmax = 0.0, 0.0
     for k in range(n):
-        pmax, qmax = max(pmax, p[k]), max(qmax, abs(q[k]))
-    pmax, qmax = max(pmax, 1e-30 * qmax), max(qmax, 1e-30 * pmax)
-    if pmax == 0.0:
-        return 0
+        pmax, qmax = max(pmax, points[_P, k]), max(qmax, abs(points[_Q, k]))
+    pmax, qmax = max(pmax, 1e-30 * qmax, 1e-300), max(qmax, 1e-30 * pmax, 1e-300)
     ip, iq = 1.0 / pmax, 1.0 / qmax
     for k in range(n):
-        keys[1, k] = q[k] * iq / (p[k] * ip + abs(q[k]) * iq + 1e-300)
+        keys[1, k] = points[_Q, k] * iq / (points[_P, k] * ip + abs(points[_Q, k]) * iq + 1e-300)
     for c in range(cells + 1):
         bins[c] = 0
     half = 0.5 * cells
     for k in range(n):
         c = min(int((keys[1, k] + 1.0) * half), cells - 1)
         ranks[2, k] = c
-        if side[k] != 0.0:
+        if points[_SIDE, k] != 0.0:
             bins[c + 1] += 1
     for c in range(cells):
         bins[c + 1] += bins[c]
     count = bins[cells]
     for k in range(n):
-        if side[k] != 0.0:
+        if points[_SIDE, k] != 0.0:
             r = bins[ranks[2, k]]
             bins[ranks[2, k]] = r + 1
             keys[0, r], ranks[0, r] = keys[1, k], k
@@ -180,29 +165,29 @@ def _rank(p, q, side, keys, ranks, bins):
 
 
 @njit(**INNER)
-def _begin(s, pulls, length):
+def _begin(points, sums, pulls, length):
     """Moments of the first arc, and what the points on the line add."""
     outputs = pulls.shape[1]
     for o in range(outputs):
         for i in range(3):
-            s.start[i, o] = 0.0
-        s.mass[1, o] = 0.0
+            sums[_START + i, o] = 0.0
+        sums[_FIRST_MASS, o] = 0.0
         for i in range(4):
-            s.line[i, o] = 0.0
+            sums[_LINE + i, o] = 0.0
     for k in range(pulls.shape[0]):
-        if s.side[k] > 0.0:
+        if points[_SIDE, k] > 0.0:
             for o in range(outputs):
                 r = pulls[k, o]
-                s.start[0, o] += r * s.p[k]
-                s.start[1, o] += r * s.q[k]
-                s.start[2, o] += r * s.t[k]
-                s.mass[1, o] += r
-        elif s.side[k] == 0.0:
+                sums[_START, o] += r * points[_P, k]
+                sums[_START + 1, o] += r * points[_Q, k]
+                sums[_START + 2, o] += r * points[_T, k]
+                sums[_FIRST_MASS, o] += r
+        elif points[_SIDE, k] == 0.0:
             for o in range(outputs):
                 for i in range(2):
-                    t = s.t[k] - i * length
-                    s.line[2 * i, o] += pulls[k, o] * min(t, 0.0)
-                    s.line[2 * i + 1, o] += pulls[k, o] * max(t, 0.0)
+                    t = points[_T, k] - i * length
+                    sums[_LINE + 2 * i, o] += pulls[k, o] * min(t, 0.0)
+                    sums[_LINE + 2 * i + 1, o] += pulls[k, o] * max(t, 0.0)
 
 
 @njit(**INNER)
@@ -268,25 +253,26 @@ def _arc_maximum(second, low, high):
 
 
 @njit(**INNER)
-def _local(s, pulls, length, w, vertex, on):
+def _local(points, sums, pulls, length, w, vertex):
     """Bits 1 and 2: no face with hinge m, or n, rises from this point of the arc along +t or -t.
 
-    vertex : the point that is at zero, or -1; on : whether it is active on the arc
+    vertex : the point that is at zero, or -1; and whether it is active on the arc
     """
-    bits, square = 0, 0.0
+    bits = 0
     wp, wq = w
+    k, on = vertex
     for hinge in range(2):
         shift = hinge * length
         below, above, square = 0.0, 0.0, 0.0
         for o in range(pulls.shape[1]):
-            h = s.U[0, o] * wp + s.U[1, o] * wq
-            z = s.U[2, o] - shift * s.mass[0, o]
-            down, up = z + s.line[2 * hinge, o], z + s.line[2 * hinge + 1, o]
-            if vertex >= 0:
-                at = s.side[vertex] * s.t[vertex] - shift
+            h = sums[0, o] * wp + sums[1, o] * wq
+            z = sums[2, o] - shift * sums[_MASS, o]
+            down, up = z + sums[_LINE + 2 * hinge, o], z + sums[_LINE + 2 * hinge + 1, o]
+            if k >= 0:
+                at = points[_SIDE, k] * points[_T, k] - shift
                 have = at if on else 0.0
-                down += pulls[vertex, o] * (min(at, 0.0) - have)
-                up += pulls[vertex, o] * (max(at, 0.0) - have)
+                down += pulls[k, o] * (min(at, 0.0) - have)
+                up += pulls[k, o] * (max(at, 0.0) - have)
             below += h * down
             above += h * up
             square += h * h
@@ -317,97 +303,117 @@ def _leading(xx, xy, xz, yy, yz, zz):
 
 
 @njit(**INNER)
-def _inside(s, v, shift, passed, count):
+def _inside(points, ranks, v, shift, passed, count):
     """Whether v lies in the face at the arc after ``passed`` vertices: all points on the side where the arc is."""
     v0, v1, v2 = v
+    if passed:
+        k = ranks[0, passed - 1]
+        if points[_P, k] * v0 + points[_Q, k] * v1 + (points[_T, k] - points[_SIDE, k] * shift) * v2 > 0.0:
+            return False
     for r in range(passed, count):
-        k = s.ranks[0, r]
-        if s.p[k] * v0 + s.q[k] * v1 + (s.t[k] - s.side[k] * shift) * v2 < 0.0:
+        k = ranks[0, r]
+        if points[_P, k] * v0 + points[_Q, k] * v1 + (points[_T, k] - points[_SIDE, k] * shift) * v2 < 0.0:
             return False
     for r in range(passed - 1, -1, -1):
-        k = s.ranks[0, r]
-        if s.p[k] * v0 + s.q[k] * v1 + (s.t[k] - s.side[k] * shift) * v2 > 0.0:
+        k = ranks[0, r]
+        if points[_P, k] * v0 + points[_Q, k] * v1 + (points[_T, k] - points[_SIDE, k] * shift) * v2 > 0.0:
             return False
     return True
 
 
-@njit(**INNER)
+@njit(forceinline=True, **INNER)
+def _possible(points, sums, perp, length, wrap, ends, floors):
+    """Bits of the faces at an arc, for one output, that neither the floors nor the ends of the arc rule out.
+
+    Nearly all are ruled out, in no order that a processor could predict: no branches here.
+    """
+    low, high = ends
+    u0, u1 = sums[0, 0], sums[1, 0]
+    near, far = u0 * points[_P, low] + u1 * points[_Q, low], wrap * (u0 * points[_P, high] + u1 * points[_Q, high])
+    bits = 0
+    for hinge in range(2):
+        shift = hinge * length
+        tl, th = points[_T, low] - points[_SIDE, low] * shift, wrap * (points[_T, high] - points[_SIDE, high] * shift)
+        for above in range(2):
+            z = sums[2, 0] + sums[_LINE + 2 * hinge + above, 0] - shift * sums[_MASS, 0]
+            up = (z > 0.0) == (above == 1)
+            possible = (perp + z * z > floors[hinge]) & ((near + z * tl < 0.0) == up) & ((far + z * th > 0.0) == up)
+            bits |= int(possible) << (2 * hinge + above)
+    return bits
+
+
+@njit(forceinline=True, **INNER)
 def _faces(s, second, line, arc, ends, found):
     """Enter the stationary points that lie in one of the four faces at an arc.
 
     arc : (vertices passed, vertices, sign of w); ends : the vertices at the ends of the arc, or -1
     """
+    points, sums, ranks = s.points, s.sums, s.ranks
     a, b, c = second
     passed, count, sign = arc
-    low, high = ends
-    wrap = 1.0 if passed < count else -1.0
+    outputs = sums.shape[1]
+    floors = max(line[3], found.square[line[0], 1]), max(line[3], found.square[line[1], 1])
+    bits = 15
+    if outputs == 1 and count:
+        bits = _possible(points, sums, a + c, line[2], 1.0 if passed < count else -1.0, ends, floors)
+        if bits == 0:
+            return
     for face in range(4):
+        if not bits >> face & 1:
+            continue
         hinge = line[1] if face >= 2 else line[0]
-        shift = line[2] if face >= 2 else 0.0
-        floor = max(line[3], found.square[hinge, 1])
-        z, zz = 0.0, 0.0
-        for o in range(s.line.shape[1]):
-            z = s.U[2, o] + s.line[face, o] - shift * s.mass[0, o]
+        shift, floor = (face >> 1) * line[2], floors[face >> 1]
+        xz, yz, zz, z = 0.0, 0.0, 0.0, 0.0
+        for o in range(outputs):
+            z = sums[2, o] + sums[_LINE + face, o] - shift * sums[_MASS, o]
+            xz += sums[0, o] * z
+            yz += sums[1, o] * z
             zz += z * z
         top = a + c + zz
-        if top <= floor:
+        # The trace bounds the largest eigenvalue, so does the Frobenius norm.
+        if top <= floor or a * a + c * c + zz * zz + 2.0 * (b * b + xz * xz + yz * yz) <= floor * floor:
             continue
-        v0, v1, v2 = s.U[0, 0], s.U[1, 0], z
-        if s.line.shape[1] > 1:
-            xz, yz = 0.0, 0.0
-            for o in range(s.line.shape[1]):
-                z = s.U[2, o] + s.line[face, o] - shift * s.mass[0, o]
-                xz += s.U[0, o] * z
-                yz += s.U[1, o] * z
-            # The Frobenius norm bounds the eigenvalue, and is cheaper.
-            if a * a + c * c + zz * zz + 2.0 * (b * b + xz * xz + yz * yz) <= floor * floor:
-                continue
+        v0, v1, v2 = sums[0, 0], sums[1, 0], z
+        if outputs > 1:
             top, v0, v1, v2 = _leading(a, b, xz, c, yz, zz)
-        up = (v2 > 0.0) == (face & 1 == 1)
-        if low >= 0:
-            # The ends of the arc reject nearly all, before anything else needs to be known.
-            below = s.p[low] * v0 + s.q[low] * v1 + (s.t[low] - s.side[low] * shift) * v2
-            above = wrap * (s.p[high] * v0 + s.q[high] * v1 + (s.t[high] - s.side[high] * shift) * v2)
-            if ((below > 0.0) == up) | ((above < 0.0) == up):
-                continue
         norm = np.sqrt(v0 * v0 + v1 * v1 + v2 * v2)
-        if top <= floor or norm == 0.0:
-            continue
-        if not up:
+        if (v2 > 0.0) != (face & 1 == 1):
             norm = -norm
-        v0, v1, v2 = v0 / norm, v1 / norm, v2 / norm
-        if _inside(s, (v0, v1, v2), shift, passed, count):
-            _enter(found, s.axes, hinge, (top, sign * v0, sign * v1, sign * v2), True)
+        if top > floor and norm != 0.0:
+            v0, v1, v2 = v0 / norm, v1 / norm, v2 / norm
+            if _inside(points, ranks, (v0, v1, v2), shift, passed, count):
+                _enter(found, s.axes, hinge, (top, sign * v0, sign * v1, sign * v2), True)
 
 
 @njit(**INNER)
 def _turn(s, pulls, found, line, turn, count):
-    """Half a circle: maxima of the arcs into ``arcs`` and ``local``, those of the faces into ``found``.
+    """Half a circle: maxima of the arcs into ``arcs``, those of the faces into ``found``.
 
     line : (m, n, length, floor), n < 0 in the plane, N where it is no hinge; arcs below the floor have square 0
     """
+    points, sums, ranks = s.points, s.sums, s.ranks
     n, length, floor = line[1], line[2], line[3]
     outputs = pulls.shape[1]
     for o in range(outputs):
-        s.mass[0, o] = s.mass[1, o]
+        sums[_MASS, o] = sums[_FIRST_MASS, o]
         for i in range(3):
-            s.U[i, o] = s.start[i, o] - turn * s.turned[i, o]
+            sums[i, o] = sums[_START + i, o] - turn * sums[_TURNED + i, o]
     low, high, wrap = -1, -1, 1.0
     high_before = True
-    for passed in range(1 if count else 0, count + 1):
+    for passed in range(min(1, count), count + 1):
         a, b, c = 0.0, 0.0, 0.0
         if passed:
-            low = s.ranks[0, passed - 1]
-            high = s.ranks[0, passed] if passed < count else s.ranks[0, 0]
+            low = ranks[0, passed - 1]
+            high = ranks[0, passed] if passed < count else ranks[0, 0]
             wrap = 1.0 if passed < count else -1.0
         for o in range(outputs):
             if passed:
                 r = pulls[low, o]
-                s.U[0, o] -= r * s.p[low]
-                s.U[1, o] -= r * s.q[low]
-                s.U[2, o] -= r * s.t[low]
-                s.mass[0, o] -= r * s.side[low]
-            up, uq = s.U[0, o], s.U[1, o]
+                sums[0, o] -= r * points[_P, low]
+                sums[1, o] -= r * points[_Q, low]
+                sums[2, o] -= r * points[_T, low]
+                sums[_MASS, o] -= r * points[_SIDE, low]
+            up, uq = sums[0, o], sums[1, o]
             a += up * up
             b += up * uq
             c += uq * uq
@@ -416,7 +422,7 @@ def _turn(s, pulls, found, line, turn, count):
             s.arcs[0, arc] = 0.0
             high_now = False
             if a + c > floor:
-                pl, ql, ph, qh = s.p[low], s.q[low], s.p[high], s.q[high]
+                pl, ql, ph, qh = points[_P, low], points[_Q, low], points[_P, high], points[_Q, high]
                 # Squares at the high end, and slopes at both; the arc may be long only where vertices are few.
                 high_now = a * qh * qh - 2.0 * b * ph * qh + c * ph * ph > floor * (ph * ph + qh * qh)
                 rises = b * (pl * pl - ql * ql) + (c - a) * pl * ql <= 0.0
@@ -425,35 +431,33 @@ def _turn(s, pulls, found, line, turn, count):
                     square, wp, wq, end = _arc_maximum((a, b, c), (pl, ql), (wrap * ph, wrap * qh))
                     if square > floor:
                         s.arcs[0, arc], s.arcs[1, arc], s.arcs[2, arc] = square, wp, wq
-                        s.local[arc] = 1
+                        s.arcs[3, arc] = 1
                         if n >= 0:
                             vertex = -1 if end == 0 else (low if end < 0 else high)
-                            on = end != 0 and (s.side[vertex] > 0.0) == (end > 0 and wrap > 0.0)
-                            s.local[arc] = _local(s, pulls, length, (wp, wq), vertex, on)
+                            on = end != 0 and (points[_SIDE, vertex] > 0.0) == (end > 0 and wrap > 0.0)
+                            s.arcs[3, arc] = _local(points, sums, pulls, length, (wp, wq), (vertex, on))
             high_before = high_now
         if n >= 0:
             _faces(s, (a, b, c), line, (passed, count, 1.0 - 2.0 * turn), (low, high), found)
 
 
 @njit(**INNER)
-def _sweep(s, data, found, line):
-    """All of a circle; of its arcs, those that are higher than their neighbours and a local maximum for a hinge."""
-    m, n, length, floor = line
-    count = _rank(s.p, s.q, s.side, s.keys, s.ranks, s.bins)
-    if count == 0 and n < 0:
-        return
-    _begin(s, data.pulls, length)
-    for turn in range(data.turns):
-        _turn(s, data.pulls, found, line, turn, count)
-    arcs = data.turns * count
-    for j in range(arcs):
-        square = s.arcs[0, j]
-        if square <= floor or square < s.arcs[0, (j - 1) % arcs] or square < s.arcs[0, (j + 1) % arcs]:
+def _collect(arcs, line, found, axes, halves):
+    """Enter the arcs that are higher than their neighbours, if a local maximum for a hinge.
+
+    halves : (arcs in half a circle, halves)
+    """
+    m, n, _, floor = line
+    total = halves[0] * halves[1]
+    for j in range(total):
+        square = arcs[0, j]
+        if square <= floor or square < arcs[0, (j - 1) % total] or square < arcs[0, (j + 1) % total]:
             continue
-        local = s.local[j] & 1 if n == found.square.shape[0] - 1 else s.local[j]
-        sign = 1.0 if j < count else -1.0
-        candidate = (square, sign * s.arcs[1, j], sign * s.arcs[2, j], 0.0)
-        _enter(found, s.axes, n if local == 2 else m, candidate, local > 0)
+        bits = int(arcs[3, j])
+        if n == found.square.shape[0] - 1:
+            bits &= 1
+        sign = 1.0 if j < halves[0] else -1.0
+        _enter(found, axes, n if bits == 2 else m, (square, sign * arcs[1, j], sign * arcs[2, j], 0.0), bits > 0)
 
 
 @njit(**INNER)
@@ -479,18 +483,23 @@ def _set_axes(axes, about, n):
 
 
 @njit(**INNER)
-def _project(s, near):
+def _project(points, about, axes, near):
     """Coordinates of all points, mirrored unless on the line, which is no wider than ``near``."""
-    a0, a1, a2 = s.axes[0, 0], s.axes[0, 1], s.axes[0, 2]
-    b0, b1, b2 = s.axes[1, 0], s.axes[1, 1], s.axes[1, 2]
-    e0, e1, e2 = s.axes[2, 0], s.axes[2, 1], s.axes[2, 2]
-    for k in range(s.p.size):
-        x, y, z = s.about[0, k], s.about[1, k], s.about[2, k]
+    a0, a1, a2 = axes[0, 0], axes[0, 1], axes[0, 2]
+    b0, b1, b2 = axes[1, 0], axes[1, 1], axes[1, 2]
+    e0, e1, e2 = axes[2, 0], axes[2, 1], axes[2, 2]
+    for k in range(points.shape[1]):
+        x, y, z = about[0, k], about[1, k], about[2, k]
         p, q, t = x * a0 + y * a1 + z * a2, x * b0 + y * b1 + z * b2, x * e0 + y * e1 + z * e2
         on_line = (abs(p) <= near) & (abs(q) <= near)
         sign = -1.0 if (p < 0.0) | ((p == 0.0) & (q < 0.0)) else 1.0
         keep = 0.0 if on_line else sign
-        s.p[k], s.q[k], s.t[k], s.side[k] = keep * p, keep * q, t if on_line else sign * t, keep
+        points[_P, k], points[_Q, k], points[_T, k], points[_SIDE, k] = (
+            keep * p,
+            keep * q,
+            t if on_line else sign * t,
+            keep,
+        )
 
 
 @njit(**OUTER)
@@ -521,8 +530,13 @@ def sweeps(data, hinges, mine, floor, s, found):
                 lower = max(floor, min(found.square[m, 1], found.square[other, 1]))
             for axis in range(3):
                 for o in range(data.pulls.shape[1]):
-                    s.turned[axis, o] = 0.0
+                    s.sums[_TURNED + axis, o] = 0.0
                     for j in range(d):
-                        s.turned[axis, o] += s.axes[axis, j] * data.moment[j, o]
-            _project(s, _ON_LINE * reach if d == 3 else 0.0)
-            _sweep(s, data, found, (m, other, length, lower))
+                        s.sums[_TURNED + axis, o] += s.axes[axis, j] * data.moment[j, o]
+            _project(s.points, s.about, s.axes, _ON_LINE * reach if d == 3 else 0.0)
+            count = _rank(s.points, s.keys, s.ranks, s.bins)
+            _begin(s.points, s.sums, data.pulls, length)
+            line = (m, other, length, lower)
+            for turn in range(data.turns if count > 0 or d == 3 else 0):
+                _turn(s, data.pulls, found, line, turn, count)
+            _collect(s.arcs, line, found, s.axes, (count, data.turns))

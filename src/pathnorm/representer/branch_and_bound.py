@@ -29,8 +29,9 @@ Matrix = NDArray[np.float64]
 _SAFETY = 1e-12
 _SLICE = 1_000_000  # passes over points between two looks at the clock
 _MIN_CONES = 32  # to share among threads
-_FIRST_TOL = 1.0
-_GROWTH = 6.0  # of the work from one pass to the next, at least
+_ROOM = 40  # lists of open points, in multiples of all points
+_TINY = 1e-300
+_GROWTH = 6.0, 30.0  # of the work from one pass to the next, at least and at most
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,13 +95,13 @@ def branch_and_bound(
     X, R = _checked(X, R)
     run = _Run(X, R, incumbent=incumbent, target=0.0 if target is None else target, threads=threads)
     deadline = time.perf_counter() + seconds
-    pass_tol, rate = max(_FIRST_TOL, tol), X.shape[1] / 2.0
+    pass_tol, rate = max(run.tolerance(), tol), X.shape[1] / 2.0
     while not run.done(tol) and time.perf_counter() < deadline:
         began = time.perf_counter()
         if not run.sweep(pass_tol, deadline):
             break
         spent, left = time.perf_counter() - began, deadline - time.perf_counter()
-        growth = max(_GROWTH, left / (4.0 * spent))
+        growth = min(max(_GROWTH[0], left / (4.0 * spent)), _GROWTH[1])
         pass_tol = max(tol, pass_tol * growth ** (-1.0 / rate))
     return run.bracket(tol)
 
@@ -116,6 +117,7 @@ def cheap_bound(X: ArrayLike, R: ArrayLike) -> float:
     order of a k-d tree, and is the smaller bound when the signs of R alternate in space, as for a residual.
     """
     X, R = _checked(X, R)
+    X = X - X.mean(0)
     affine = _largest_singular_value(X.T @ R)
     spread = _largest_singular_value(X) * _largest_singular_value(R)
     order = _nearby_order(X)
@@ -124,7 +126,7 @@ def cheap_bound(X: ArrayLike, R: ArrayLike) -> float:
 
 
 def _checked(X: ArrayLike, R: ArrayLike) -> tuple[Matrix, Matrix]:
-    """Centred data and pulls (N, D) that sum to zero."""
+    """Data and pulls (N, D) that sum to zero."""
     X, R = np.array(X, dtype=np.float64), np.array(R, dtype=np.float64)
     R = R.reshape(-1, 1) if R.ndim == 1 else R
     if X.ndim != 2 or R.ndim != 2 or X.shape[0] != R.shape[0] or 0 in X.shape + R.shape:
@@ -135,7 +137,7 @@ def _checked(X: ArrayLike, R: ArrayLike) -> tuple[Matrix, Matrix]:
             f"X must be finite and the columns of R must sum to zero; a column sums to {total:.3g}. "
             "Subtract its mean: the constant function is free."
         )
-    return X - X.mean(0), np.asfortranarray(R - R.mean(0))
+    return X, R - R.mean(0)
 
 
 def _largest_singular_value(A: Matrix) -> float:
@@ -196,13 +198,21 @@ class _Run:
 
     def __init__(self, X: Matrix, R: Matrix, *, incumbent: float, target: float, threads: int | None) -> None:
         n, d = X.shape
-        # One scale for all tolerances inside.
-        self.scale = (max(float(np.abs(X).max()), 1e-300), max(float(np.abs(R).max()), 1e-300))
-        X, R = X / self.scale[0], R / self.scale[1]
-        unit = self.scale[0] * self.scale[1]
+        # One scale for all tolerances inside; h is homogeneous in both.
+        self.mean = X.mean(0)
+        X = X - self.mean
+        self.scale = max(float(np.abs(X).max()), _TINY)
+        size = max(float(np.abs(R).max()), _TINY)
+        self.unit = self.scale * size
+        X, R = X / self.scale, R / size
+        # Lists keep this order: neighbours are open together, and pulls of one sign follow each other.
+        order = _nearby_order(X)
+        order = order[np.argsort(R[order, 0] > 0.0, kind="stable")]
+        X, R = np.ascontiguousarray(X[order]), np.asfortranarray(R[order])
         self.points = Points(X, R)
-        self.value = np.array([incumbent / unit])
-        self.target = target / unit
+        self.incumbent = incumbent / self.unit
+        self.value = np.array([self.incumbent])
+        self.target = target / self.unit
         bound = cheap_bound(X, R)
         affine = np.abs(X.T @ R).max() > 1e-9 * bound
         cones = _cover(X, both=bool(affine))
@@ -213,9 +223,14 @@ class _Run:
         self.nodes = 0
         self.lock = Lock()
         threads = min(os.cpu_count() or 1, 2) if threads is None else threads
-        size = max(40 * n, 4096)
-        self.spaces = [workspace((n, d, R.shape[1]), size) for _ in range(max(1, threads))]
+        self.spaces = [workspace((n, d, R.shape[1]), _ROOM * n + 4096) for _ in range(max(1, threads))]
         self.best = [Best(self.value, np.zeros(1), np.full(d + 1, np.nan)) for _ in self.spaces]
+        # Nothing to do, but compiled when it returns: not on the clock.
+        search(self.points, *self.spaces[0], self.best[0], np.ones(2), np.zeros(3, np.int64))
+
+    def tolerance(self) -> float:
+        """One to begin with."""
+        return min(1.0, float(self.upper.max()) / max(2.0 * self.value[0], _TINY))
 
     def done(self, tol: float) -> bool:
         """Whether the bound is as close as wanted."""
@@ -265,17 +280,19 @@ class _Run:
 
     def bracket(self, tol: float) -> Bracket:
         """What is known by now, in the caller's units."""
-        best = max(self.best, key=lambda found: float(found.own[0]))
-        unit = self.scale[0] * self.scale[1]
-        upper = max(float(self.upper.max()) * (1.0 + _SAFETY), self.value[0])
-        ours = best.own[0] >= self.value[0]
-        point = best.point if ours else np.full(best.point.size, np.nan)
-        complete = bool(upper <= self.value[0] * (1.0 + tol) * (1.0 + 2.0 * _SAFETY))
+        found = max(self.best, key=lambda best: float(best.own[0])).point
+        w, b = found[:-1] / np.linalg.norm(found[:-1]), float(found[-1] / np.linalg.norm(found[:-1]))
+        X, R = self.points
+        value = float(np.linalg.norm(np.maximum(X @ w - b, 0.0) @ R))
+        lower = max(value, self.incumbent) if math.isfinite(value) else self.incumbent
+        upper = max(float(self.upper.max()) * (1.0 + _SAFETY), lower)
+        if not value >= self.incumbent:
+            w, b = np.full(w.size, np.nan), math.nan
         return Bracket(
-            lower=float(self.value[0]) * unit,
-            upper=upper * unit,
-            w=point[:-1],
-            b=float(point[-1]) * self.scale[0],
+            lower=lower * self.unit,
+            upper=upper * self.unit,
+            w=w,
+            b=b * self.scale + float(w @ self.mean),
             nodes=self.nodes,
-            complete=complete,
+            complete=bool(upper <= lower * (1.0 + tol) * (1.0 + 2.0 * _SAFETY)),
         )

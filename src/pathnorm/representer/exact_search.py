@@ -344,7 +344,10 @@ def _distinct(x: Matrix, found: _Candidates, count: int) -> Index:
         if uses.get(hinge, 0) == 2:
             continue
         others = atoms[kept]
-        if kept and min(np.abs(others - atoms[c]).max(axis=1).min(), np.abs(others + atoms[c]).max(axis=1).min()) < _SAME:
+        if (
+            kept
+            and min(np.abs(others - atoms[c]).max(axis=1).min(), np.abs(others + atoms[c]).max(axis=1).min()) < _SAME
+        ):
             continue
         uses[hinge] = uses.get(hinge, 0) + 1
         kept.append(c)

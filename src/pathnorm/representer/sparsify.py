@@ -96,7 +96,7 @@ def _remove_dependent(neurons: Neurons, X: Matrix, tol: float, *, free: bool) ->
     fixed = basis.shape[1]
     columns = _outer_columns(features[fixed:, fixed:], neurons.V)
     target = float(np.linalg.norm(columns.sum(axis=1)))
-    floor = 8.0 * _EPS * float(np.linalg.norm(columns))
+    floor = 8.0 * _EPS * float(np.linalg.norm(neurons.masses * _reach(neurons, X)))
     # A step moves along a unit combination by a length of order one, and there are as many steps as neurons go.
     for strictness in (1e-1, 1e-3, 0.0):
         multipliers = independent(columns, neurons.masses, max(strictness * tol * target, floor))
@@ -110,6 +110,11 @@ def _remove_dependent(neurons: Neurons, X: Matrix, tol: float, *, free: bool) ->
         return neurons
     fewer = replace(neurons, V=multipliers[:, None] * neurons.V).keep(chosen)
     return _refit_affine(fewer, neurons, X, center, basis) if free else fewer
+
+
+def _reach(neurons: Neurons, X: Matrix) -> Matrix:
+    """Norms (K,) over X of ``|w|'|x| + |b|``, from above: the rounding of a feature is some eps of that."""
+    return np.asarray(np.abs(neurons.W) @ np.linalg.norm(X, axis=0) + np.sqrt(X.shape[0]) * np.abs(neurons.b))
 
 
 class _Stacked:
