@@ -59,12 +59,14 @@ def test_dots_are_the_atoms_and_lines_are_where_the_function_bends():
 
 def test_the_colour_is_the_side_to_which_it_bends():
     net = ShallowNet([[1.0, 0.0], [0.0, -1.0]], [0.0, 0.2], [[2.0], [-1.0]], np.zeros((2, 1)), [0.0])
-    _, right = draw(plot_measure(net)).axes[:2]
+    left, right = draw(plot_measure(net)).axes[:2]
     texts = [text.get_text() for text in right.get_legend().get_texts()]
     assert texts == ["bends up: 1, mass 2.00", "bends down: 1, mass 1.00"]
     from matplotlib.colors import to_hex
 
     assert [to_hex(part.get_facecolor()[0]) for part in right.collections] == [UP, DOWN]
+    lines = next(part for part in left.collections if hasattr(part, "get_segments"))
+    assert [to_hex(colour) for colour in lines.get_colors()] == [UP, DOWN]
 
 
 def test_hinges_out_of_sight_are_counted():

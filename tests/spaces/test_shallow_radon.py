@@ -117,6 +117,14 @@ def test_directions_gather_offsets_and_opposite_sides_near_the_equator():
     assert measure.directions_by_mass(angle=0.9).masses.size == 2
 
 
+def test_a_direction_is_the_mean_of_its_atoms_on_one_side():
+    angles = np.radians([80.0, -80.0])  # twenty degrees apart, as -80 is 100
+    measure = RadonMeasure(np.column_stack([np.cos(angles), np.sin(angles)]), np.zeros(2), np.ones((2, 1)))
+    directions, masses = measure.directions_by_mass(angle=0.4)
+    np.testing.assert_allclose(np.abs(directions), [[0.0, 1.0]], atol=1e-15)
+    np.testing.assert_allclose(masses, [2.0])
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS, angle=st.floats(0.0, 1.5))
 def test_directions_keep_the_mass(seed, angle):

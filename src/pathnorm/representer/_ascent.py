@@ -88,15 +88,17 @@ def _moment(X, r, t, on, m, u):
 
 
 @njit(**_PLAIN)
-def _project(v, Q, rank):
-    """Remove from v its part in the span of the first rows of Q, twice for rounding."""
+def _project(v, Q, rank, inner):
+    """Remove from v its part in the span of the first rows of Q, twice for rounding; inner (d,) takes what was removed."""
+    inner[:] = 0.0
     for _ in range(2):
         for i in range(rank):
-            inner = 0.0
+            part = 0.0
             for j in range(v.size):
-                inner += Q[i, j] * v[j]
+                part += Q[i, j] * v[j]
+            inner[i] += part
             for j in range(v.size):
-                v[j] -= inner * Q[i, j]
+                v[j] -= part * Q[i, j]
 
 
 @njit(**_PLAIN)
@@ -108,45 +110,61 @@ def _norm(v):
 
 
 @njit(**_PLAIN)
-def _span(X, stuck, count, Q, work):
-    """Orthonormal rows Q spanning ``x_i - x_m`` over the hinge; drops dependent samples. Returns (count, rank)."""
-    rank, kept = 0, 1
+def _span(X, stuck, count, Q, triangle, work):
+    """Orthonormal rows Q spanning ``x_i - x_m`` over the hinge; drops dependent samples. Returns the size of the hinge.
+
+    ``x_i - x_m = sum_j triangle[j, i] Q_j``.
+    """
+    rank = 0
     m = stuck[0]
     for i in range(1, count):
         for j in range(work.size):
             work[j] = X[stuck[i], j] - X[m, j]
         before = _norm(work)
-        _project(work, Q, rank)
+        _project(work, Q, rank, triangle[:, rank])
         after = _norm(work)
         if after > 1e-9 * before and after > 0.0:
             for j in range(work.size):
                 Q[rank, j] = work[j] / after
+            triangle[rank, rank] = after
+            stuck[rank + 1] = stuck[i]
             rank += 1
-            stuck[kept] = stuck[i]
-            kept += 1
-    return kept, rank
+    return rank + 1
 
 
-@njit(**_SORTS)
-def _climb(X, r, sign, w, g, u, t, on, stuck, count, eps):
+@njit(**_PLAIN)
+def _sift(keys, which, at, stop):
+    """Move the entry of a min-heap down to its place."""
+    key, value = keys[at], which[at]
+    while True:
+        child = 2 * at + 1
+        if child >= stop:
+            break
+        if child + 1 < stop and keys[child + 1] < keys[child]:
+            child += 1
+        if keys[child] >= key:
+            break
+        keys[at], which[at] = keys[child], which[child]
+        at = child
+    keys[at], which[at] = key, value
+
+
+@njit(**_PLAIN)
+def _climb(X, r, sign, w, g, u, t, on, stuck, eps, keys, which, speed):
     """Go along the great circle from w towards the unit tangent g to the first maximum of ``sign h``.
 
-    Returns (cosine, sine, sample that holds it or -1).
+    Returns (cosine, sine, sample that holds it or -1). Samples are met in the order of minus the cotangent of the
+    angle, taken from a heap: most climbs end after a few.
     """
     samples, features = X.shape
     m = stuck[0]
-    level = slope = 0.0  # u' w and u' g of the moment that is valid after the start
+    level = slope = offset = 0.0  # u' w and u' g of the moment that is valid after the start
     for j in range(features):
         level += u[j] * w[j]
         slope += u[j] * g[j]
+        offset += g[j] * X[m, j]
     level *= sign
     slope *= sign
-    crossing = np.empty(samples)
-    which = np.empty(samples, np.int64)
-    speed = np.empty(samples)
-    offset = 0.0
-    for j in range(features):
-        offset += g[j] * X[m, j]
     found = 0
     for n in range(samples):
         if on[n]:
@@ -157,101 +175,92 @@ def _climb(X, r, sign, w, g, u, t, on, stuck, count, eps):
         if abs(tau) <= 1e-300:
             continue
         if abs(t[n]) <= eps:
-            # On the hinge by coincidence: it switches on at once if it moves up.
+            # On the hinge by coincidence: it switches at once if it moves to the other side.
+            change = 0.0
             if tau > eps and t[n] <= 0.0:
-                slope += sign * r[n] * tau
-                if slope <= 0.0 and sign * r[n] < 0.0:
-                    return 1.0, 0.0, n
+                change = sign * r[n] * tau
             elif tau < -eps and t[n] > 0.0:
-                slope -= sign * r[n] * tau
-                if slope <= 0.0 and sign * r[n] < 0.0:
-                    return 1.0, 0.0, n
+                change = -sign * r[n] * tau
+            slope += change
+            if change < 0.0 and slope <= 0.0:
+                return 1.0, 0.0, n
             continue
-        ratio = -t[n] / tau  # tangent of the angle of the crossing, in (0, pi)
-        crossing[found] = -1.0 / ratio  # minus the cotangent grows with the angle
+        keys[found] = tau / t[n]
         which[found] = n
-        speed[found] = tau
+        speed[n] = tau
         found += 1
-    order = np.argsort(crossing[:found])
-    for i in range(found + 1):
-        # Stationary at tan(angle) = slope / level; the slope falls to zero there.
-        peak = -level / slope if slope > 0.0 else -np.inf
-        if slope <= 0.0:
-            return 1.0, 0.0, -1
-        if i == found or peak <= crossing[order[i]]:
+    if slope <= 0.0:
+        return 1.0, 0.0, -1
+    for at in range(found // 2 - 1, -1, -1):
+        _sift(keys, which, at, found)
+    cosine, sine = 1.0, 0.0
+    while True:
+        if found == 0 and slope <= 0.0:
+            return cosine, sine, -1
+        # Stationary where the tangent of the angle is slope / level; nowhere if the slope is not positive.
+        if found == 0 or -level <= keys[0] * slope:
             norm = np.sqrt(level * level + slope * slope)
             return level / norm, slope / norm, -1
-        q = order[i]
-        n = which[q]
-        tau = speed[q]
+        n, cotangent = which[0], -keys[0]
+        found -= 1
+        keys[0], which[0] = keys[found], which[found]
+        _sift(keys, which, 0, found)
         change = sign * r[n] if t[n] <= 0.0 else -sign * r[n]
         level += change * t[n]
-        slope += change * tau
-        # The slope of h along the arc at this angle, after the crossing.
-        cotangent = -crossing[q]
+        slope += change * speed[n]
         norm = np.sqrt(1.0 + cotangent * cotangent)
         cosine, sine = cotangent / norm, 1.0 / norm
+        # The slope of h along the arc at this angle, after the crossing.
         if slope * cosine - level * sine <= 0.0:
             return cosine, sine, n
-    return 1.0, 0.0, -1
 
 
 @njit(**_PLAIN)
-def _release(X, r, sign, u, total, w, stuck, count, tol):
-    """Index in the hinge of the sample that should leave, -1 if none, -2 if the offset should move; and its side.
+def _release(r, sign, u, total, w, stuck, count, Q, triangle, s, tol):
+    """Index in the hinge of the sample that should leave, -1 if none, -2 if the offset should move.
 
     Multipliers s with ``gradient + sum_i s_i (x_i, -1) = (mu w, 0)`` must lie between ``sign r_i`` and zero.
     """
-    features = w.size
-    m = stuck[0]
-    free = count - 1
-    if free > 0:
-        D = np.empty((features, free))
-        for i in range(free):
-            for j in range(features):
-                D[j, i] = X[stuck[i + 1], j] - X[m, j]
-        height = 0.0
-        for j in range(features):
-            height += u[j] * w[j]
-        rest = np.empty(features)
-        for j in range(features):
-            rest[j] = -sign * (u[j] - height * w[j])
-        multipliers = np.linalg.lstsq(D, rest)[0]
-    else:
-        multipliers = np.empty(0)
+    features, free = w.size, count - 1
+    height = 0.0
+    for j in range(features):
+        height += u[j] * w[j]
     own = -sign * total
+    for i in range(free - 1, -1, -1):
+        part = 0.0
+        for j in range(features):
+            part -= sign * Q[i, j] * (u[j] - height * w[j])
+        for k in range(i + 1, free):
+            part -= triangle[i, k] * s[k]
+        s[i] = part / triangle[i, i]
     for i in range(free):
-        own -= multipliers[i]
-    worst, leaving, side = tol, -1, False
+        own -= s[i]
+    worst, leaving = tol, -1
     for i in range(count):
-        s = own if i == 0 else multipliers[i - 1]
-        limit = sign * r[stuck[i]]
-        if s > worst:
-            worst, leaving, side = s, i, False
-        if min(limit, 0.0) - s > worst:
-            worst, leaving, side = min(limit, 0.0) - s, i, True
-    if leaving == 0 and count == 1:
-        return -2, side
-    return leaving, side
+        multiplier = own if i == 0 else s[i - 1]
+        excess = max(multiplier, min(sign * r[stuck[i]], 0.0) - multiplier)
+        if excess > worst:
+            worst, leaving = excess, i
+    return -2 if leaving == 0 and count == 1 else leaving
 
 
-@njit(**_SORTS)
+@njit(**_PLAIN)
 def _ascend_one(X, r, w, stuck, most, scale, budget):
     """Ascend from the unit direction w in place; returns the size of the hinge and the signed height."""
     samples, features = X.shape
-    u, g, work, t = np.empty(features), np.empty(features), np.empty(features), np.empty(samples)
-    Q = np.empty((features, features))
+    u, g, work, s = np.empty(features), np.empty(features), np.empty(features), np.empty(features)
+    t, keys, speed = np.empty(samples), np.empty(samples), np.empty(samples)
+    which = np.empty(samples, np.int64)
+    Q, triangle = np.empty((features, features)), np.empty((features, features))
     on = np.zeros(samples, np.bool_)
     eps = 1e-12 * scale
-    m, height = _offset(X, r, w, t)
-    stuck[0] = m
+    stuck[0], _ = _offset(X, r, w, t)
     count = 1
-    value = 0.0
-    largest = 0.0
+    value = largest = 0.0
     for n in range(samples):
         largest = max(largest, abs(r[n]))
     for _ in range(budget):
-        count, rank = _span(X, stuck, count, Q, work)
+        count = _span(X, stuck, count, Q, triangle, work)
         m = stuck[0]
         on[:] = False
         for i in range(count):
@@ -260,9 +269,10 @@ def _ascend_one(X, r, w, stuck, most, scale, budget):
         for j in range(features):
             base += w[j] * X[m, j]
         for n in range(samples):
-            t[n] = -base
+            inner = -base
             for j in range(features):
-                t[n] += w[j] * X[n, j]
+                inner += w[j] * X[n, j]
+            t[n] = inner
         total = _moment(X, r, t, on, m, u)
         value = 0.0
         for j in range(features):
@@ -270,17 +280,16 @@ def _ascend_one(X, r, w, stuck, most, scale, budget):
         sign = 1.0 if value >= 0.0 else -1.0
         for j in range(features):
             g[j] = sign * (u[j] - value * w[j])
-        _project(g, Q, rank)
+        _project(g, Q, count - 1, work)
         size = _norm(g)
-        if size > 1e-10 * largest * scale and size > 1e-13 * _norm(u) and rank < features - 1:
-            for j in range(features):
-                g[j] /= size
+        if size > 1e-10 * largest * scale and size > 1e-13 * _norm(u) and count < features:
             inner = 0.0
             for j in range(features):
+                g[j] /= size
                 inner += g[j] * w[j]
             for j in range(features):
                 g[j] -= inner * w[j]
-            cosine, sine, holder = _climb(X, r, sign, w, g, u, t, on, stuck, count, eps)
+            cosine, sine, holder = _climb(X, r, sign, w, g, u, t, on, stuck, eps, keys, which, speed)
             if sine > 1e-14 or holder >= 0:
                 for j in range(features):
                     w[j] = cosine * w[j] + sine * g[j]
@@ -291,7 +300,7 @@ def _ascend_one(X, r, w, stuck, most, scale, budget):
                     stuck[count] = holder
                     count += 1
                 continue
-        leaving, side = _release(X, r, sign, u, total, w, stuck, count, 1e-9 * largest)
+        leaving = _release(r, sign, u, total, w, stuck, count, Q, triangle, s, 1e-9 * largest)
         if leaving == -1:
             break
         if leaving == -2:
@@ -300,7 +309,6 @@ def _ascend_one(X, r, w, stuck, most, scale, budget):
                 break
             stuck[0] = new
             continue
-        # It leaves to the side that gains: a nudge in w, far below what can be seen, decides how it counts.
         count -= 1
         for i in range(leaving, count):
             stuck[i] = stuck[i + 1]

@@ -20,7 +20,8 @@ from threading import Lock
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pathnorm.representer._bounds import Best, Points, match, search, workspace
+from pathnorm.representer._bounds import Points, match, search, workspace
+from pathnorm.representer._cone_bound import Best
 
 __all__ = ["Bracket", "branch_and_bound", "cheap_bound"]
 
@@ -92,10 +93,10 @@ def branch_and_bound(
     target : float, optional
         Stop once ``upper <= target``.
     """
-    X, R = _checked(X, R)
-    run = _Run(X, R, incumbent=incumbent, target=0.0 if target is None else target, threads=threads)
+    data, pulls = _checked(X, R)
+    run = _Run(data, pulls, incumbent=incumbent, target=0.0 if target is None else target, threads=threads)
     deadline = time.perf_counter() + seconds
-    pass_tol, rate = max(run.tolerance(), tol), X.shape[1] / 2.0
+    pass_tol, rate = max(run.tolerance(), tol), data.shape[1] / 2.0
     while not run.done(tol) and time.perf_counter() < deadline:
         began = time.perf_counter()
         if not run.sweep(pass_tol, deadline):
@@ -116,28 +117,28 @@ def cheap_bound(X: ArrayLike, R: ArrayLike) -> float:
     ``1/2 sum m_k |w . e_k| <= 1/2 sqrt(sum m_k  lambda_max(sum m_k e_k e_k^T))``. The plan matches neighbours in the
     order of a k-d tree, and is the smaller bound when the signs of R alternate in space, as for a residual.
     """
-    X, R = _checked(X, R)
-    X = X - X.mean(0)
-    affine = _largest_singular_value(X.T @ R)
-    spread = _largest_singular_value(X) * _largest_singular_value(R)
-    order = _nearby_order(X)
-    plan = math.sqrt(sum(_transport(X[order], R[order, o]) ** 2 for o in range(R.shape[1])))
+    data, pulls = _checked(X, R)
+    data = data - data.mean(0)
+    affine = _largest_singular_value(data.T @ pulls)
+    spread = _largest_singular_value(data) * _largest_singular_value(pulls)
+    order = _nearby_order(data)
+    plan = math.sqrt(sum(_transport(data[order], pulls[order, o]) ** 2 for o in range(pulls.shape[1])))
     return 0.5 * (min(spread, plan) + affine) * (1.0 + _SAFETY)
 
 
 def _checked(X: ArrayLike, R: ArrayLike) -> tuple[Matrix, Matrix]:
     """Data and pulls (N, D) that sum to zero."""
-    X, R = np.array(X, dtype=np.float64), np.array(R, dtype=np.float64)
-    R = R.reshape(-1, 1) if R.ndim == 1 else R
-    if X.ndim != 2 or R.ndim != 2 or X.shape[0] != R.shape[0] or 0 in X.shape + R.shape:
-        raise ValueError(f"X (N, d) and R (N,) or (N, D) are needed; got shapes {X.shape} and {R.shape}.")
-    total = np.abs(R.sum(0)).max()
-    if not total <= 1e-6 * np.abs(R).sum() or not np.isfinite(X).all():
+    data, pulls = np.array(X, dtype=np.float64), np.array(R, dtype=np.float64)
+    pulls = pulls.reshape(-1, 1) if pulls.ndim == 1 else pulls
+    if data.ndim != 2 or pulls.ndim != 2 or data.shape[0] != pulls.shape[0] or 0 in data.shape + pulls.shape:
+        raise ValueError(f"X (N, d) and R (N,) or (N, D) are needed; got shapes {data.shape} and {pulls.shape}.")
+    total = np.abs(pulls.sum(0)).max()
+    if not total <= 1e-6 * np.abs(pulls).sum() or not np.isfinite(data).all():
         raise ValueError(
             f"X must be finite and the columns of R must sum to zero; a column sums to {total:.3g}. "
             "Subtract its mean: the constant function is free."
         )
-    return X, R - R.mean(0)
+    return data, pulls - pulls.mean(0)
 
 
 def _largest_singular_value(A: Matrix) -> float:
@@ -201,14 +202,14 @@ class _Run:
         # One scale for all tolerances inside; h is homogeneous in both.
         self.mean = X.mean(0)
         X = X - self.mean
-        self.scale = max(float(np.abs(X).max()), _TINY)
-        size = max(float(np.abs(R).max()), _TINY)
+        self.scale = float(np.abs(X).max()) or 1.0
+        size = float(np.abs(R).max()) or 1.0
         self.unit = self.scale * size
         X, R = X / self.scale, R / size
         # Lists keep this order: neighbours are open together, and pulls of one sign follow each other.
         order = _nearby_order(X)
         order = order[np.argsort(R[order, 0] > 0.0, kind="stable")]
-        X, R = np.ascontiguousarray(X[order]), np.asfortranarray(R[order])
+        X, R = np.ascontiguousarray(X[order]), np.ascontiguousarray(R[order])
         self.points = Points(X, R)
         self.incumbent = incumbent / self.unit
         self.value = np.array([self.incumbent])
@@ -224,13 +225,13 @@ class _Run:
         self.lock = Lock()
         threads = min(os.cpu_count() or 1, 2) if threads is None else threads
         self.spaces = [workspace((n, d, R.shape[1]), _ROOM * n + 4096) for _ in range(max(1, threads))]
-        self.best = [Best(self.value, np.zeros(1), np.full(d + 1, np.nan)) for _ in self.spaces]
+        self.best = [Best(self.value, np.zeros(1), np.full(d + 1, np.nan), np.zeros(1)) for _ in self.spaces]
         # Nothing to do, but compiled when it returns: not on the clock.
         search(self.points, *self.spaces[0], self.best[0], np.ones(2), np.zeros(3, np.int64))
 
     def tolerance(self) -> float:
         """One to begin with."""
-        return min(1.0, float(self.upper.max()) / max(2.0 * self.value[0], _TINY))
+        return min(1.0, float(self.upper.max()) / max(2.0 * float(self.value[0]), _TINY))
 
     def done(self, tol: float) -> bool:
         """Whether the bound is as close as wanted."""

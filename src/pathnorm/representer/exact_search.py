@@ -1,10 +1,10 @@
 """Exact dual search: the largest response of the pulls to a single neuron, over all neurons.
 
-``M = max over |w| = 1 and b of |h(w, b)|`` with ``h(w, b) = sum_n R_n (w'x_n - b)_+``; a dual point is feasible if and only
-if ``M <= lam``. For fixed w the map in b is piecewise linear with kinks at the data, so some best hinge passes through a
-data point, and ``h = U'w`` on every cell of the arrangement of the data as seen from there: the best w of a cell is the
-leading left singular vector of U if it lies inside, else it is on a face, recursively. In one dimension that is a
-running sum, in the plane a sweep around every point, in space a sweep around the line through every two.
+``M = max over |w| = 1 and b of |h(w, b)|`` with ``h(w, b) = sum_n R_n (w'x_n - b)_+``; a dual point is feasible if and
+only if ``M <= lam``. For fixed w the map in b is piecewise linear with kinks at the data, so some best hinge passes
+through a data point, and ``h = U'w`` on every cell of the arrangement of the data as seen from there: the best w of a
+cell is the leading left singular vector of U if it lies inside, else it is on a face, recursively. In one dimension
+that is a running sum, in the plane a sweep around every point, in space a sweep around the line through every two.
 
 Convex formulations of networks over such arrangements: [PE20] Pilanci, Ergen, "Neural networks are convex
 regularizers", ICML 2020.
@@ -23,7 +23,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pathnorm.representer._sweeps import Found, Pulls, Scratch, sweeps
+from pathnorm.representer._faces import Found, Pulls, Scratch
+from pathnorm.representer._sweeps import sweeps
 
 __all__ = ["Peaks", "exact_cost", "exact_search", "exact_search_structured"]
 
@@ -32,10 +33,12 @@ Matrix = NDArray[np.float64]
 Index = NDArray[np.int64]
 _SPARE = 2  # candidates kept for each that is asked for: one atom may be found at several of its hinges
 _SAME = 1e-6  # distance of directions, and of hinges relative to the data, below which atoms are one
+_NEAR = 1e-3  # distance of directions of one hinge below which they are one peak
 _BALANCED = 64.0 * float(np.finfo(np.float64).eps)  # |X'R| that is rounding, relative to its terms
 _SLICE = 0.05  # seconds between two looks at the deadline
 # Seconds on one core, measured for one output: per point, per point and level of the sort, for each dimension.
-_COST = {1: (2e-7, 1e-8), 2: (4e-8, 2e-9), 3: (5e-8, 2e-9)}
+_COST = {1: (3e-7, 3e-8), 2: (3e-8, 1.8e-9), 3: (6e-8, 2.5e-9)}
+_SINGULAR = 4.0  # times more where faces need singular vectors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,11 +67,16 @@ class _Candidates(NamedTuple):
         return cls(np.empty(0), np.empty((0, d)), np.empty(0, np.int64))
 
     def join(self, *others: Self) -> Self:
-        return type(self)(*(np.concatenate(parts) for parts in zip(self, *others, strict=True)))
+        parts = (self, *others)
+        return type(self)(
+            np.concatenate([part.square for part in parts]),
+            np.concatenate([part.w for part in parts]),
+            np.concatenate([part.hinge for part in parts]),
+        )
 
     def best(self, count: int) -> Self:
         order = np.argsort(-self.square, kind="stable")[:count]
-        return type(self)(*(part[order] for part in self))
+        return type(self)(self.square[order], self.w[order], self.hinge[order])
 
     def embed(self, features: Sequence[int], d: int) -> Self:
         w = np.zeros((self.hinge.size, d))
@@ -111,8 +119,8 @@ def exact_search(
     n, d = data.x.shape
     if d > 3:
         raise ValueError(
-            f"exact_search needs at most 3 features, got {d}. Search neurons with few features (exact_search_structured) "
-            "or bound the maximum instead."
+            f"exact_search needs at most 3 features, got {d}. "
+            "Search neurons of few features (exact_search_structured) or bound the maximum instead."
         )
     chosen = np.arange(n) if hinges is None else np.unique(np.asarray(hinges, dtype=np.int64))
     if chosen.size and not 0 <= chosen[0] <= chosen[-1] < n:
@@ -183,8 +191,8 @@ def exact_cost(n: int, d: int, *, outputs: int = 1) -> float:
     if d not in _COST:
         return float("inf")
     step, level = _COST[d]
-    sweeps = (1.0, float(n), 0.5 * n * n)[d - 1]
-    return sweeps * n * (step * (0.75 + 0.25 * outputs) + level * float(np.log2(n + 1.0)))
+    sweeps_of = (1.0, float(n), 0.5 * n * n)[d - 1] * (_SINGULAR if d == 3 and outputs > 1 else 1.0)
+    return sweeps_of * n * (step * (0.75 + 0.25 * outputs) + level * float(np.log2(n + 1.0)))
 
 
 class _Data(NamedTuple):
@@ -336,21 +344,18 @@ def _distinct(x: Matrix, found: _Candidates, count: int) -> Index:
     kept: list[int] = []
     offsets = np.einsum("cj,cj->c", found.w, x[found.hinge])
     atoms = np.column_stack((found.w, offsets))
-    uses: dict[int, int] = {}
+    seen: dict[int, list[Vector]] = {}
     for c in range(found.hinge.size):
         if len(kept) == count:
             break
-        hinge = int(found.hinge[c])
-        if uses.get(hinge, 0) == 2:
+        # Threads may have found one direction of a hinge each, or the same one.
+        directions = seen.setdefault(int(found.hinge[c]), [])
+        if len(directions) == 2 or (directions and float(np.abs(directions[0] - found.w[c]).max()) < _NEAR):
             continue
-        others = atoms[kept]
-        if (
-            kept
-            and min(np.abs(others - atoms[c]).max(axis=1).min(), np.abs(others + atoms[c]).max(axis=1).min()) < _SAME
-        ):
-            continue
-        uses[hinge] = uses.get(hinge, 0) + 1
-        kept.append(c)
+        directions.append(found.w[c])
+        apart = [np.abs(atoms[kept] - sign * atoms[c]).max(axis=1).min(initial=np.inf) for sign in (1.0, -1.0)]
+        if min(apart) >= _SAME:
+            kept.append(c)
     return np.asarray(kept, dtype=np.int64)
 
 

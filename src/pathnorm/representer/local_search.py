@@ -17,7 +17,7 @@ Matrix = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 _SAMPLES = 6000  # beyond, a search looks at that many samples and is checked on all
-_BUDGET = 200  # arcs of one ascent
+_ARCS, _FEWER_ARCS = 200, 40  # arcs of one ascent: from a neuron, and from a drawn direction where there are many
 _SCAN_ENTRIES = 4_000_000  # projections held at a time
 _OUTPUT_ROUNDS = 3  # ascents per neuron for several outputs, each along the output direction of the last
 
@@ -84,7 +84,9 @@ class LocalSearch:
         else:
             drawn = self._drawn(X, np.arange(X.shape[1]), scans)
             best, _ = _scan(X, pulls, drawn, climbs)
-            pieces = _climbed(X, pulls, np.concatenate((given, drawn[best])))
+            first = _climbed(X, pulls, given, _ARCS)
+            second = _climbed(X, pulls, drawn[best], _ARCS if X.shape[1] <= 3 else _FEWER_ARCS)
+            pieces = tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
         W, stuck, size = pieces
         if rows is not None:
             # On all samples: the same directions, the best hinge for each.
@@ -129,7 +131,8 @@ class LocalSearch:
         stuck = np.full((len(W), d + 1), -1)
         size = np.zeros(len(W), np.int64)
         for seen, members in _by_view(W, self.varying, self.interactions or 0):
-            small, touch, count = _climbed(np.ascontiguousarray(X[:, seen]), R, np.ascontiguousarray(W[members][:, seen]))
+            inside = np.ascontiguousarray(X[:, seen]), R, np.ascontiguousarray(W[members][:, seen])
+            small, touch, count = _climbed(*inside, _ARCS)
             W[members] = 0.0
             W[np.ix_(members, seen)] = small
             stuck[members, : touch.shape[1]] = touch
@@ -164,8 +167,10 @@ def _scan(X: Matrix, R: Matrix, W: Matrix, keep: int) -> tuple[Indices, Matrix]:
     return np.argsort(-height)[:keep], height
 
 
-def _climbed(X: Matrix, R: Matrix, starts: Matrix) -> tuple[Matrix, Indices, Indices]:
+def _climbed(X: Matrix, R: Matrix, starts: Matrix, arcs: int) -> tuple[Matrix, Indices, Indices]:
     """Ascend from every start; duplicates among the samples count as one."""
+    if not len(starts):
+        return starts.copy(), np.zeros((0, X.shape[1] + 1), np.int64), np.zeros(0, np.int64)
     _, first, inverse = np.unique(X, axis=0, return_index=True, return_inverse=True)
     if first.size < len(X):
         sums = np.zeros((first.size, R.shape[1]))
@@ -183,7 +188,7 @@ def _climbed(X: Matrix, R: Matrix, starts: Matrix) -> tuple[Matrix, Indices, Ind
         if outputs > 1:
             directions = _output_directions(sites, pulls, W)
         stuck[:] = -1
-        ascend(sites, pulls, directions, W, stuck, size, height, scale, _BUDGET)
+        ascend(sites, pulls, directions, W, stuck, size, height, scale, arcs)
     return W, np.where(stuck >= 0, first[stuck], -1), size
 
 

@@ -43,7 +43,7 @@ def sparsify(
     net : ShallowNet
         Any, however it was trained.
     X : array (N, d)
-        The samples. Memory grows with K (K + N / 4), time with N K^2.
+        The samples. Memory is some K^2 numbers and K N / 4 bytes, time grows with N K^2.
     tol : float
         Largest change of f(X), relative to the part of it that is not affine. Neurons that give less are dropped.
     affine : {"free", "none"}

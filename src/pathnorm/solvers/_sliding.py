@@ -22,8 +22,8 @@ __all__ = ["merged", "slid"]
 Matrix = NDArray[np.float64]
 
 
-def slid(problem: RBV2Problem, at: Iterate, *, max_steps: int = 15) -> Iterate:
-    """Descend until Newton steps no longer help; the objective never rises."""
+def slid(problem: RBV2Problem, at: Iterate, *, max_steps: int = 15, least: float = 0.0) -> Iterate:
+    """Descend until a Newton step gains less than ``least``; the objective never rises."""
     if not len(at.atoms):
         return at
     faces = at.atoms.faces(problem.X)
@@ -33,7 +33,7 @@ def slid(problem: RBV2Problem, at: Iterate, *, max_steps: int = 15) -> Iterate:
         if new is None:
             break
         at = new
-        if before - at.value <= 1e-13 * abs(before):
+        if before - at.value <= max(least, 1e-13 * abs(before)):
             break
     return at
 

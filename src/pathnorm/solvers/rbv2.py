@@ -34,6 +34,7 @@ Matrix = NDArray[np.float64]
 
 _CLOSE = 0.99  # cosine beyond which a local maximum next to a neuron is taken for its place
 _NEAR = 1e-2  # gap below which neurons are carried there
+_LITTLE = 0.02  # share of the gap that a sliding step must gain to be followed by another
 _PATIENCE = 6  # rounds without progress until giving up
 _MULTIPLIER_STEPS = 8
 _WIDE_ENTRIES = 2000  # samples times features beyond which a wide network is trained first
@@ -242,19 +243,21 @@ class _Run:
     def _round(self, at: Iterate, found: Found, gap: float) -> Iterate:
         problem, K = self.problem, len(at.atoms)
         carried, close, fresh, again = _sorted_out(problem, at.atoms, found)
-        steps = 15 if gap < 0.05 else 4
         if gap < _NEAR and close.any():
             joined = carried.join(at.atoms.select(~close)).join(fresh)
-            new = self._improved(Iterate.of(problem, joined, at.A, at.c), steps)
+            new = self._improved(Iterate.of(problem, joined, at.A, at.c), gap)
             if new.value < at.value:
                 return new
         added = at.atoms.join(fresh).join(again)
         if len(added) == K:
-            return self._improved(at, steps)
-        return self._improved(Iterate(added, at.A, at.c, at.outputs, at.value), steps)
+            return self._improved(at, gap)
+        return self._improved(Iterate(added, at.A, at.c, at.outputs, at.value), gap)
 
-    def _improved(self, at: Iterate, steps: int) -> Iterate:
-        return slid(self.problem, merged(self.problem, corrected(self.problem, at)), max_steps=steps)
+    def _improved(self, at: Iterate, gap: float) -> Iterate:
+        # What is left to gain comes from other neurons once steps gain little beside the gap.
+        least = _LITTLE * gap * abs(at.value)
+        at = merged(self.problem, corrected(self.problem, at, tol=min(1e-8, 1e-3 * gap)))
+        return slid(self.problem, at, max_steps=15, least=least)
 
     # ------------------------------------------------------------------- certificate
 

@@ -34,11 +34,13 @@ def lower(W: Matrix, b: Matrix, V: Matrix, A: Matrix, X: Matrix) -> float:
     """The largest norm of the Jacobians at X."""
     if X.shape[0] == 0:
         raise ValueError("X must have at least one row, at which the gradient is taken; got none. Give samples.")
+    if W.shape[0] == 0:
+        return _norm(A)
     inputs, outputs = A.shape
     # On a hinge the Jacobian is that of a cell beside it: all neurons are then decided in one direction of leaving.
     leaving = W @ np.random.default_rng(0).standard_normal(inputs) > 0.0
     patterns = []
-    step = max(1, _ENTRIES // max(W.shape[0], 1))
+    step = max(1, _ENTRIES // W.shape[0])
     for start in range(0, X.shape[0], step):
         rows = X[start : start + step]
         inner = rows @ W.T - b
@@ -46,12 +48,20 @@ def lower(W: Matrix, b: Matrix, V: Matrix, A: Matrix, X: Matrix) -> float:
         active = np.where(np.abs(inner) <= reach, leaving, inner > 0.0)
         patterns.append(np.unique(active, axis=0))
     active = np.unique(np.concatenate(patterns), axis=0)
-    worst, step = 0.0, max(1, _ENTRIES // (inputs * outputs))
+    worst, step = 0.0, max(1, _ENTRIES // (outputs * max(W.shape)))
     for start in range(0, active.shape[0], step):
-        jacobians = np.einsum("nk,kd,ke->nde", active[start : start + step].astype(np.float64), W, V, optimize=True) + A
-        sizes = np.linalg.norm(jacobians, ord=2, axis=(1, 2))
-        worst = max(worst, float(sizes.max()))
+        some = active[start : start + step]
+        jacobians = (some[:, None, :] * V.T).reshape(-1, W.shape[0]) @ W
+        worst = max(worst, _largest_norm(jacobians.reshape(-1, outputs, inputs) + A.T))
     return worst
+
+
+def _largest_norm(matrices: Matrix) -> float:
+    """The largest operator norm, by the Gram matrices of the shorter sides."""
+    if matrices.shape[1] > matrices.shape[2]:
+        matrices = matrices.transpose(0, 2, 1)
+    grams = matrices @ matrices.transpose(0, 2, 1)
+    return float(np.sqrt(max(np.linalg.eigvalsh(grams).max(), 0.0)))
 
 
 def _largest_slope(w: Matrix, b: Matrix, V: Matrix, a: Matrix) -> float:

@@ -14,6 +14,7 @@ Matrix = NDArray[np.float64]
 
 _SAME = 1e-12  # atoms nearer than this, relative to their offsets, are one up to rounding
 _CANCELLED = 1e-14
+_FEW = 32
 
 
 class DirectionMasses(NamedTuple):
@@ -144,20 +145,24 @@ def _gather(points: Matrix, radius: float) -> tuple[NDArray[np.int64], Matrix]:
     """
     count, dimension = points.shape
     group, sign = np.zeros(count, dtype=np.int64), np.ones(count)
+    # A shadow on a line is never farther than the points are: it leaves few leaders where the radius is small.
     probe = np.random.default_rng(0).standard_normal(dimension)
-    # A shadow on a line is never farther than the points are: it leaves few leaders to compare with.
-    shadows = np.abs(points @ probe) / np.linalg.norm(probe) if dimension else np.zeros(count)
-    leaders, seen = np.zeros(count, dtype=np.int64), np.zeros(count)
+    shadows, squares = np.abs(points @ probe) / np.linalg.norm(probe), np.einsum("kd,kd->k", points, points)
+    leaders, members = np.zeros_like(points), np.zeros(count, dtype=np.int64)
     found = 0
     for k in range(count):
-        near = np.flatnonzero(np.abs(seen[:found] - shadows[k]) <= radius * (1.0 + 1e-9) + 1e-15)
-        others = points[leaders[near]]
+        near = np.flatnonzero(np.abs(shadows[members[:found]] - shadows[k]) <= radius * (1.0 + 1e-9) + 1e-15)
+        if near.size > _FEW:
+            # So does the distance by products, which has lost half of the digits.
+            close = squares[members[:found]] + squares[k] - 2.0 * np.abs(leaders[:found] @ points[k])
+            near = near[close[near] <= radius * radius + 1e-10]
+        others = leaders[near]
         along, against = (np.linalg.norm(others - side * points[k], axis=1) for side in (1.0, -1.0))
         distance = np.minimum(along, against)
         if near.size and distance.min() <= radius:
             best = int(distance.argmin())
             group[k], sign[k] = near[best], 1.0 if along[best] <= against[best] else -1.0
         else:
-            leaders[found], seen[found], group[k] = k, shadows[k], found
+            leaders[found], members[found], group[k] = points[k], k, found
             found += 1
     return group, sign

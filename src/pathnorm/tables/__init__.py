@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathnorm.tables.frame import Column, Frame, read_frame
 from pathnorm.tables.read import Table, read_batches, read_table
 
-__all__ = ["Table", "read_batches", "read_table"]
+__all__ = ["Column", "Frame", "Table", "read_batches", "read_frame", "read_table"]

@@ -19,12 +19,12 @@ from pathnorm.tables.cells import MISSING, kind_of_cell, number, seconds
 from pathnorm.tables.columns import find_columns, refuse_kind
 from pathnorm.tables.source import Source
 
-__all__ = ["BLOCK", "DelimitedTable"]
+__all__ = ["BLOCK", "HEAD", "DelimitedTable", "Layout", "as_utf8", "layout_of", "layout_remarks", "without_lines"]
 
 Vector = NDArray[np.float64]
 
 BLOCK = 1 << 23
-_HEAD = 1 << 16
+HEAD = 1 << 16
 _MOST_BLOCKS = 8  # that a quoted cell may span
 _LINES = 50  # that the delimiter is told from
 
@@ -35,7 +35,9 @@ _DECIMAL_POINT = re.compile(r"\s*[+-]?\d*\.\d+([eE][+-]?\d+)?\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class Layout:
+    """What the first lines of a text table tell about it."""
+
     delimiter: str
     decimal: str
     names: tuple[str, ...]  # () without a line of names
@@ -71,9 +73,9 @@ class DelimitedTable:
         block: int = BLOCK,
     ) -> None:
         self._block = block
-        self._chunks = _as_utf8(source)
-        self._head = _fill(self._chunks, b"", _HEAD)
-        self._layout = _layout(self._head[0], whole=not self._head[1], delimiter=delimiter, header=header)
+        self._chunks = as_utf8(source)
+        self._head = _fill(self._chunks, b"", HEAD)
+        self._layout = layout_of(self._head[0], whole=not self._head[1], delimiter=delimiter, header=header)
         layout = self._layout
         self._places = find_columns(wanted, layout.names, layout.width)
         self.names = tuple((layout.names and layout.names[at]) or f"column {at}" for at in self._places)
@@ -83,12 +85,12 @@ class DelimitedTable:
         for name, kind, cell in list(zip(self.names, kinds, samples, strict=True))[1:]:
             if kind == "time":
                 refuse_kind(name, "dates", repr(cell))
-        self.remarks = _remarks(layout, delimiter, header)
+        self.remarks = layout_remarks(layout, delimiter, header)
 
     def __iter__(self) -> Iterator[list[Vector]]:
         """Yield the columns of one block after the other."""
         rest, more = self._head
-        rest, before = _without_lines(rest, self._layout.skip), 0
+        rest, before = without_lines(rest, self._layout.skip), 0
         while rest or more:
             if more:
                 # What could not be cut is read on.
@@ -182,7 +184,8 @@ class DelimitedTable:
 # ------------------------------------------------------------------------------ what kind of table
 
 
-def _layout(head: bytes, *, whole: bool, delimiter: str | None, header: bool | None) -> _Layout:
+def layout_of(head: bytes, *, whole: bool, delimiter: str | None, header: bool | None) -> Layout:
+    """Tell delimiter, decimal mark and names from the first bytes of a table."""
     if not whole and b"\n" in head:
         head = head[: head.rfind(b"\n") + 1]
     if b"\0" in head:
@@ -200,11 +203,11 @@ def _layout(head: bytes, *, whole: bool, delimiter: str | None, header: bool | N
     if header is None:
         header = any(kind_of_cell(cell, decimal) == "text" for cell in first)
     if not header:
-        return _Layout(delimiter, decimal, (), len(first), 0, [first, *body])
+        return Layout(delimiter, decimal, (), len(first), 0, [first, *body])
     names = [name.strip() for name in first]
     if body and len(body[0]) == len(names) + 1:  # R leaves out the name of the row names
         names = ["", *names]
-    return _Layout(delimiter, decimal, tuple(names), len(names), skip, body)
+    return Layout(delimiter, decimal, tuple(names), len(names), skip, body)
 
 
 def _lines(text: str, delimiter: str) -> list[tuple[list[str], int]]:
@@ -240,7 +243,7 @@ def _sample(cells: list[str]) -> str:
     return next((cell for cell in cells if cell.strip() not in MISSING), "")
 
 
-def _remarks(layout: _Layout, delimiter: str | None, header: bool | None) -> tuple[str, ...]:
+def layout_remarks(layout: Layout, delimiter: str | None, header: bool | None) -> tuple[str, ...]:
     """What was guessed and might have been guessed wrongly."""
     remarks = []
     if header is None and not layout.names:
@@ -255,18 +258,18 @@ def _remarks(layout: _Layout, delimiter: str | None, header: bool | None) -> tup
 # ------------------------------------------------------------------------------ bytes
 
 
-def _as_utf8(source: Source) -> Iterator[bytes]:
+def as_utf8(source: Source) -> Iterator[bytes]:
     """Yield the bytes of the stream without a byte order mark, UTF-16 turned into UTF-8."""
     mark = source.stream.peek(3)[:3]
     if mark == codecs.BOM_UTF8:
         source.stream.read(3)
     if mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         text = io.TextIOWrapper(source.stream, encoding="utf-16", newline="")
-        while piece := text.read(_HEAD):
+        while piece := text.read(HEAD):
             yield piece.encode()
         text.detach()
         return
-    while chunk := source.stream.read(_HEAD):
+    while chunk := source.stream.read(HEAD):
         yield chunk
 
 
@@ -299,7 +302,8 @@ def _cut(data: bytes, *, most: int) -> tuple[bytes, bytes]:
     return data[: at + 1], data[at + 1 :]
 
 
-def _without_lines(data: bytes, count: int) -> bytes:
+def without_lines(data: bytes, count: int) -> bytes:
+    """Return what stands behind the first lines."""
     for _ in range(count):
         end = re.search(rb"\r\n|\n|\r", data)
         data = data[end.end() :] if end else b""

@@ -1,0 +1,315 @@
+"""The choice of lam by cross-validation, for shallow networks."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+
+from pathnorm.errors import CertificateWarning
+from pathnorm.estimators.relu import ReLUClassifier, ReLURegressor
+from pathnorm.problems.variation import RBV2Problem
+from pathnorm.solvers.rbv2 import rbv2, rbv2_lam_max
+from pathnorm.spaces import ShallowNet
+
+__all__ = ["RBV2Path", "ReLUClassifierCV", "ReLURegressorCV"]
+
+Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
+
+_LOOSE = 1e-3  # relative gap of fits that only serve to choose lam
+_PAST = 3  # values of lam tried beyond the best one
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RBV2Path:
+    """Cross-validation along lam; all arrays are in the order of ``lams``, from the largest down.
+
+    Attributes
+    ----------
+    lams : array (L,)
+        For all samples; a fold takes the share of its samples.
+    scores : array (L,)
+        Mean held-out loss per sample, smaller is better.
+    errors : array (L,)
+        Standard errors of the scores over folds.
+    fold_scores : array (folds, L)
+    n_neurons : array (L,)
+        Mean over folds.
+    """
+
+    lams: Vector
+    scores: Vector
+    errors: Vector
+    fold_scores: Matrix
+    n_neurons: Vector
+
+
+class _ChoosesLam:
+    """What the two estimators with cross-validation share."""
+
+    def _keep(self, problem: RBV2Problem, seed: int, start: ShallowNet | None) -> Self:
+        """Choose lam, then solve with all samples."""
+        lams = self._grid(problem, seed)
+        folds = self._folds(problem)
+        share = [float(problem.weights[train].sum() / problem.weights.sum()) for train, _ in folds]
+        runs = Parallel(n_jobs=self.n_jobs)(  # type: ignore[attr-defined]
+            delayed(_fold)(problem, split, part * lams, self._settings(seed))
+            for split, part in zip(folds, share, strict=True)
+        )
+        scores = np.array([run[0] for run in runs])
+        neurons = np.array([run[1] for run in runs])
+        # A fold stops where its scores have risen for a while; there the others need no comparison.
+        common = int(min(np.isfinite(row).sum() for row in scores))
+        lams, scores, neurons = lams[:common], scores[:, :common], neurons[:, :common]
+        path = RBV2Path(
+            lams=lams,
+            scores=scores.mean(axis=0),
+            errors=scores.std(axis=0, ddof=1) / np.sqrt(len(folds)),
+            fold_scores=scores,
+            n_neurons=neurons.mean(axis=0),
+        )
+        best = int(path.scores.argmin())
+        if self.one_standard_error:  # type: ignore[attr-defined]
+            best = int(np.argmax(path.scores <= path.scores[best] + path.errors[best]))
+        self.path_, self.lam_ = path, float(lams[best])
+        self._lam_max = self._largest
+        super()._keep(problem.with_lam(self.lam_), seed, start)  # type: ignore[misc]
+        self._lam_max = self._largest
+        return self
+
+    def _grid(self, problem: RBV2Problem, seed: int) -> Vector:
+        given = self.lams  # type: ignore[attr-defined]
+        self._largest = rbv2_lam_max(problem, seed=seed)
+        if given is not None:
+            lams = np.sort(np.asarray(given, dtype=np.float64).ravel())[::-1]
+            if lams.size == 0 or not (np.isfinite(lams).all() and lams[-1] > 0.0):
+                raise ValueError(f"lams must be finite numbers > 0; got {given!r}.")
+            return lams
+        count, ratio = self.n_lams, self.lam_ratio  # type: ignore[attr-defined]
+        if count < 1 or not 0.0 < ratio < 1.0:
+            raise ValueError(f"n_lams >= 1 and 0 < lam_ratio < 1 are needed; got {count!r} and {ratio!r}.")
+        # Where the affine part interpolates, any lam will do.
+        top = self._largest if self._largest > 0.0 else 1.0
+        return np.asarray(top * np.geomspace(1.0, ratio, count))
+
+    def _folds(self, problem: RBV2Problem) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        cv, classes = self.cv, hasattr(self, "classes_")  # type: ignore[attr-defined]
+        Y = problem.Y
+        labels = (Y.argmax(axis=1) if Y.shape[1] > 1 else (Y[:, 0] > 0.5).astype(int)) if classes else Y[:, 0]
+        if isinstance(cv, int):
+            if not 2 <= cv <= problem.n_samples:
+                raise ValueError(
+                    f"cv must lie between 2 and the number of samples, n_samples = {problem.n_samples}; got {cv}."
+                )
+            seed = int(np.random.default_rng(self._fold_seed).integers(2**31 - 1))
+            kind = StratifiedKFold if classes else KFold
+            splitter = kind(cv, shuffle=True, random_state=seed)
+        else:
+            splitter = check_cv(cv, labels, classifier=classes)
+        with warnings.catch_warnings():
+            # A class with fewer members than folds: some folds go without it.
+            warnings.simplefilter("ignore", UserWarning)
+            return list(splitter.split(problem.X, labels))
+
+    @property
+    def _fold_seed(self) -> int:
+        state = self.random_state  # type: ignore[attr-defined]
+        return state if isinstance(state, int) else 0
+
+    def _settings(self, seed: int) -> dict[str, Any]:
+        return {
+            "seed": seed,
+            "max_neurons": self.max_neurons,  # type: ignore[attr-defined]
+            "max_iter": self.max_iter,  # type: ignore[attr-defined]
+            "tol": max(_LOOSE, self.tol),  # type: ignore[attr-defined]
+        }
+
+
+def _fold(
+    problem: RBV2Problem,
+    split: tuple[NDArray[np.int64], NDArray[np.int64]],
+    lams: Vector,
+    settings: dict[str, Any],
+) -> tuple[Vector, Vector]:
+    """Held-out losses per sample and neurons along lam; NaN once the scores have risen for a while."""
+    train, held = split
+    part = replace(
+        problem,
+        X=problem.X[train] - np.average(problem.X[train], axis=0, weights=problem.weights[train]),
+        Y=problem.Y[train],
+        weights=problem.weights[train],
+        origin=np.average(problem.X[train], axis=0, weights=problem.weights[train]),
+    )
+    weights = problem.weights[held, None]
+    scores, neurons = np.full(lams.size, np.nan), np.full(lams.size, np.nan)
+    net: ShallowNet | None = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CertificateWarning)
+        for i, lam in enumerate(lams):
+            net = rbv2(part.with_lam(float(lam)), start=net, level="search", **settings).coef
+            loss = problem.loss.value(problem.Y[held], net(problem.X[held]))
+            scores[i] = float((weights * loss).sum() / weights.sum())
+            neurons[i] = net.n_neurons
+            if i - int(np.nanargmin(scores)) >= _PAST and scores[i] > 1.02 * np.nanmin(scores):
+                break
+    return scores, neurons
+
+
+class ReLURegressorCV(_ChoosesLam, ReLURegressor):  # type: ignore[misc]
+    """:class:`~pathnorm.ReLURegressor` with ``lam`` chosen by cross-validation.
+
+    The held-out loss is followed along a grid from ``lam_max_`` down, with warm starts; a fold stops once its scores have
+    risen for a while. Fits of the folds are solved to a relative gap of 1e-3 and not certified; the final one, on all
+    samples, is.
+
+    Parameters
+    ----------
+    n_lams : int
+        Length of the grid.
+    lam_ratio : float
+        Its smallest lam over ``lam_max_``.
+    lams : array (L,), optional
+        Instead of the grid.
+    cv : int or scikit-learn splitter
+        With an int folds are drawn at random, with ``random_state`` if that is an int.
+    one_standard_error : bool
+        The largest lam whose score is within one standard error of the best.
+    n_jobs : int, optional
+        Folds at a time (joblib).
+    loss, delta, quantile, interactions, affine, ridge, standardize, relaxed
+        As in :class:`~pathnorm.ReLURegressor`; folds share the standardisation of all samples.
+    certify, certify_seconds, max_neurons, warm_start, max_iter, tol, random_state
+        As in :class:`~pathnorm.ReLURegressor`.
+
+    Attributes
+    ----------
+    lam_ : float
+        The choice.
+    path_ : RBV2Path
+        Scores along lam.
+
+    Notes
+    -----
+    All attributes of :class:`~pathnorm.ReLURegressor` as well.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_lams: int = 15,
+        lam_ratio: float = 1e-4,
+        lams: ArrayLike | None = None,
+        cv: Any = 5,
+        one_standard_error: bool = False,
+        n_jobs: int | None = None,
+        loss: str = "squared",
+        delta: float = 1.0,
+        quantile: float = 0.5,
+        interactions: int | None = None,
+        affine: str = "free",
+        ridge: float | None = None,
+        standardize: bool = True,
+        relaxed: bool = False,
+        certify: str = "auto",
+        certify_seconds: float = 30.0,
+        max_neurons: int | None = None,
+        warm_start: bool = False,
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        random_state: Any = None,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            delta=delta,
+            quantile=quantile,
+            interactions=interactions,
+            affine=affine,
+            ridge=ridge,
+            standardize=standardize,
+            relaxed=relaxed,
+            certify=certify,
+            certify_seconds=certify_seconds,
+            max_neurons=max_neurons,
+            warm_start=warm_start,
+            max_iter=max_iter,
+            tol=tol,
+            random_state=random_state,
+        )
+        self.n_lams = n_lams
+        self.lam_ratio = lam_ratio
+        self.lams = lams
+        self.cv = cv
+        self.one_standard_error = one_standard_error
+        self.n_jobs = n_jobs
+
+
+class ReLUClassifierCV(_ChoosesLam, ReLUClassifier):  # type: ignore[misc]
+    """:class:`~pathnorm.ReLUClassifier` with ``lam`` chosen by cross-validation, as :class:`ReLURegressorCV` does.
+
+    Parameters
+    ----------
+    n_lams, lam_ratio, lams, cv, one_standard_error, n_jobs
+        As in :class:`ReLURegressorCV`; folds are stratified.
+    loss, interactions, affine, ridge, standardize, relaxed
+        As in :class:`~pathnorm.ReLUClassifier`.
+    certify, certify_seconds, max_neurons, warm_start, max_iter, tol, random_state
+        As in :class:`~pathnorm.ReLURegressor`.
+
+    Attributes
+    ----------
+    lam_ : float
+        The choice.
+    path_ : RBV2Path
+        Scores along lam.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_lams: int = 15,
+        lam_ratio: float = 1e-4,
+        lams: ArrayLike | None = None,
+        cv: Any = 5,
+        one_standard_error: bool = False,
+        n_jobs: int | None = None,
+        loss: str = "logistic",
+        interactions: int | None = None,
+        affine: str = "ridge",
+        ridge: float | None = None,
+        standardize: bool = True,
+        relaxed: bool = False,
+        certify: str = "auto",
+        certify_seconds: float = 30.0,
+        max_neurons: int | None = None,
+        warm_start: bool = False,
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        random_state: Any = None,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            interactions=interactions,
+            affine=affine,
+            ridge=ridge,
+            standardize=standardize,
+            relaxed=relaxed,
+            certify=certify,
+            certify_seconds=certify_seconds,
+            max_neurons=max_neurons,
+            warm_start=warm_start,
+            max_iter=max_iter,
+            tol=tol,
+            random_state=random_state,
+        )
+        self.n_lams = n_lams
+        self.lam_ratio = lam_ratio
+        self.lams = lams
+        self.cv = cv
+        self.one_standard_error = one_standard_error
+        self.n_jobs = n_jobs
