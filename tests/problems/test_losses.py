@@ -10,12 +10,15 @@ from scipy.optimize import minimize_scalar
 
 from pathnorm.problems.losses import (
     LOSSES,
+    SHALLOW_LOSSES,
     Huber,
     Logistic,
+    Multinomial,
     Pinball,
     Poisson,
     SmoothedPinball,
     Squared,
+    SquaredHinge,
     loss_of,
 )
 
@@ -27,6 +30,7 @@ EVERY = [
     SmoothedPinball(-0.3, 0.7, 5.0),
     Logistic(),
     Poisson(),
+    SquaredHinge(),
 ]
 every_loss = pytest.mark.parametrize("loss", EVERY, ids=repr)
 SEEDS = st.integers(0, 10**6)
@@ -37,6 +41,8 @@ def targets(loss, rng, count):
         return np.where(rng.random(count) < 0.5, rng.integers(0, 2, count), rng.random(count))
     if isinstance(loss, Poisson):
         return rng.poisson(2.0, count).astype(float)
+    if isinstance(loss, SquaredHinge):
+        return rng.choice([-1.0, 1.0], count)
     return 2.0 * rng.standard_normal(count)
 
 
@@ -49,6 +55,8 @@ def from_kinks(loss, y, f):
         return np.abs(r)
     if isinstance(loss, SmoothedPinball):
         return np.minimum(np.abs(loss.sharpness * r - loss.low), np.abs(loss.sharpness * r - loss.high))
+    if isinstance(loss, SquaredHinge):
+        return np.abs(1.0 - y * f)
     return np.full_like(f, np.inf)
 
 
@@ -121,6 +129,64 @@ def test_fenchel_young(loss, seed, share):
     np.testing.assert_allclose(loss.value(y, f) + own * f, loss.lower(y, own), atol=1e-11)
 
 
+# ----------------------------------------------------------------------- several outputs
+
+
+def output_targets(loss, rng, rows, outputs):
+    if isinstance(loss, Multinomial):
+        return rng.dirichlet(np.ones(outputs), rows)
+    return targets(loss, rng, rows * outputs).reshape(rows, outputs)
+
+
+several = pytest.mark.parametrize("loss", [*EVERY, Multinomial()], ids=repr)
+
+
+@several
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, outputs=st.integers(1, 4))
+def test_the_root_gives_the_second_derivative_and_the_largest_curvature_bounds_it(loss, seed, outputs):
+    rng = np.random.default_rng(seed)
+    Y, F, h = output_targets(loss, rng, 12, outputs), 1.5 * rng.standard_normal((12, outputs)), 1e-5
+    smooth = from_kinks(loss, Y, F).min(axis=1) > 10.0 * h
+    Y, F = Y[smooth], F[smooth]
+    hessian = np.empty((len(F), outputs, outputs))
+    for k, step in enumerate(h * np.eye(outputs)):
+        hessian[:, :, k] = -(loss.pull(Y, F + step) - loss.pull(Y, F - step)) / (2.0 * h)
+    tangents = rng.standard_normal((len(F), outputs, 3))
+    root = loss.root(Y, F, tangents)
+    found = np.einsum("ndp,ndq->npq", root, root)
+    np.testing.assert_allclose(found, np.einsum("ndp,nde,neq->npq", tangents, hessian, tangents), atol=1e-6)
+    np.testing.assert_allclose(loss.curvature(Y, F), np.einsum("ndd->nd", hessian), atol=1e-7)
+    largest = np.linalg.norm(hessian, 2, axis=(1, 2)) if len(F) else np.empty(0)
+    assert (loss.largest_curvature(Y, F) >= largest - 1e-6 * (1.0 + largest)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS, outputs=st.integers(2, 4))
+def test_the_multinomial_loss_and_its_infimum(seed, outputs):
+    rng, loss = np.random.default_rng(seed), Multinomial()
+    Y, F, h = output_targets(loss, rng, 6, outputs), 2.0 * rng.standard_normal((6, outputs)), 1e-6
+    for k, step in enumerate(h * np.eye(outputs)):
+        slope = (loss.value(Y, F + step) - loss.value(Y, F - step))[:, 0] / (2.0 * h)
+        np.testing.assert_allclose(loss.pull(Y, F)[:, k], -slope, atol=1e-8)
+    G = Y - rng.dirichlet(np.ones(outputs), 6)
+    lower = loss.lower(Y, G)
+    assert (loss.value(Y, F) + (G * F).sum(axis=1, keepdims=True) >= lower - 1e-12).all()
+    own = loss.pull(Y, F)
+    np.testing.assert_allclose(loss.value(Y, F) + (own * F).sum(axis=1, keepdims=True), loss.lower(Y, own), atol=1e-12)
+    # The minimiser has the mean y - g.
+    best = np.log(np.maximum(Y - G, 1e-300))
+    np.testing.assert_allclose(loss.value(Y, best) + (G * best).sum(axis=1, keepdims=True), lower, atol=1e-10)
+    low, high = loss.domain(Y)
+    assert ((G >= low) & (G <= high)).all()
+
+
+def test_two_classes_of_the_multinomial_loss_are_the_logistic_one():
+    f, y = np.linspace(-40.0, 40.0, 9), np.tile([0.0, 0.3, 1.0], 3)
+    both = Multinomial().value(np.column_stack((1.0 - y, y)), np.column_stack((np.zeros(9), f)))
+    np.testing.assert_allclose(both[:, 0], Logistic().value(y, f), atol=1e-12)
+
+
 @every_loss
 def test_losses_merge_samples_when_that_changes_a_constant_only(loss):
     rng = np.random.default_rng(0)
@@ -155,6 +221,10 @@ def test_names_and_parameters():
     assert made["quantile"] == Pinball(0.9 - 1.0, 0.9)
     assert made["logistic"] == Logistic()
     assert made["poisson"] == Poisson()
+    assert {loss_of(name, among=SHALLOW_LOSSES) for name in ("squared_hinge", "multinomial")} == {
+        SquaredHinge(),
+        Multinomial(),
+    }
     own = Huber(4.0)
     assert loss_of(own) is own
 
@@ -163,6 +233,7 @@ def test_names_and_parameters():
     ("make", "message"),
     [
         (lambda: loss_of("hinge"), "loss must be one of squared, .*; got 'hinge'"),
+        (lambda: loss_of("multinomial"), "loss must be one of squared, .*; got 'multinomial'"),
         (lambda: loss_of("quantile", quantile=0.0), "quantile must lie strictly between 0 and 1; got 0.0"),
         (lambda: loss_of("quantile", quantile=1.0), "quantile must lie strictly between 0 and 1"),
         (lambda: loss_of("quantile", quantile=np.nan), "quantile must lie strictly between 0 and 1"),
@@ -187,6 +258,9 @@ def test_what_is_no_loss_is_refused(make, message):
         (Logistic(), [-0.1, 1.0], "between 0 and 1; got values from -0.1 to 1"),
         (Logistic(), [np.nan, 1.0], "between 0 and 1"),
         (Poisson(), [-1.0, 1.0], "targets >= 0; got -1"),
+        (SquaredHinge(), [0.0, 1.0], "targets of -1 and 1"),
+        (Multinomial(), [[0.5, 0.4]], "distributions over classes"),
+        (Multinomial(), [[1.5, -0.5]], "distributions over classes"),
     ],
 )
 def test_targets_that_no_mean_can_have_are_refused(loss, y, message):

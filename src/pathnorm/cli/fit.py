@@ -1,4 +1,4 @@
-"""``pathnorm fit``: an optimal linear spline through the columns of a table."""
+"""``pathnorm fit``: an optimal linear spline through two columns of a table, or a network for many."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathnorm.cli.arguments import add_common, number, positive
-from pathnorm.cli.output import Outcome, Progress, progress_bars, talk
+from pathnorm.cli.fit_table import LOSSES as NETWORK_LOSSES
+from pathnorm.cli.fit_table import add_table_options, fit_columns, given_options
+from pathnorm.cli.output import Outcome, Progress, progress_bars, stage, talk
 from pathnorm.errors import MissingExtraError
 from pathnorm.report.folder import new_folder, refuse_existing
 
@@ -32,32 +32,34 @@ def add_fit(verbs: Any) -> None:
     """Add the verb to the parser."""
     parser = verbs.add_parser(
         "fit",
-        help="fit the optimal linear spline to two columns of a table, and prove that it is",
-        description="Fit y as a function of x by the linear spline that minimises loss + lambda * path norm over all "
-        "functions: what a ReLU network with weight decay converges to, exactly, with a proof.",
+        help="fit the optimal linear spline to two columns of a table, or a ReLU network to many, with a proof",
+        description="Fit what minimises loss + lambda * path norm over all functions: what a ReLU network with weight "
+        "decay converges to, with a proof. With --x and --y the answer is a linear spline, with --target a network "
+        "that reads all other columns.",
     )
     parser.set_defaults(verb=_fit)
     parser.add_argument("table", metavar="TABLE", help=".csv, .tsv or .parquet, packed with gzip or not; - is stdin")
-    parser.add_argument("--x", metavar="NAME", required=True, help="column, or its position from 0; dates are welcome")
-    parser.add_argument("--y", metavar="NAME", required=True, help="column, or its position from 0")
     parser.add_argument("--weight", metavar="NAME", help="column of weights, not negative")
     parser.add_argument(
         "--lam",
         metavar="L",
         type=_lam,
-        help="a number, or how to choose it: sure, gcv, bic, cv (sure for the squared loss, else cv)",
+        help="a number, or how to choose it: cv, and for one variable sure, gcv or bic (sure for the squared loss "
+        "there, else cv)",
     )
     parser.add_argument("--one-se", action="store_true", help="with cv: the simplest fit within one standard error")
-    parser.add_argument("--loss", choices=LOSSES, default="squared")
+    parser.add_argument("--loss", choices=sorted({*LOSSES, *NETWORK_LOSSES}), help="squared, or logistic for classes")
     parser.add_argument("--delta", metavar="D", type=positive, help="huber: residuals up to D count squared (1)")
     parser.add_argument("--quantile", metavar="Q", type=_between, help="quantile: which one (0.5)")
-    parser.add_argument("--sparsest", action="store_true", help="the fewest knots among the solutions")
-    parser.add_argument(
-        "--band", choices=("none", "conditional", "bootstrap"), default="none", help="95 %% confidence band"
-    )
-    parser.add_argument("--no-smoother", action="store_true", help="no smoothing spline beside it, which saves time")
+    one = parser.add_argument_group("one variable")
+    one.add_argument("--x", metavar="NAME", help="column, or its position from 0; dates are welcome")
+    one.add_argument("--y", metavar="NAME", help="column, or its position from 0")
+    one.add_argument("--sparsest", action="store_true", help="the fewest knots among the solutions")
+    one.add_argument("--band", choices=("none", "conditional", "bootstrap"), help="95 %% confidence band (none)")
+    one.add_argument("--no-smoother", action="store_true", help="no smoothing spline beside it, which saves time")
+    one.add_argument("--drop-missing", action="store_true", help="leave out rows that lack a value")
+    add_table_options(parser)
     table = parser.add_argument_group("about the table")
-    table.add_argument("--drop-missing", action="store_true", help="leave out rows that lack a value")
     table.add_argument("--delimiter", metavar="C", type=_delimiter, help="instead of telling it from the first lines")
     header = table.add_mutually_exclusive_group()
     header.add_argument("--header", action="store_true", default=None, help="the first line holds names")
@@ -69,6 +71,15 @@ def add_fit(verbs: Any) -> None:
 
 
 def _fit(arguments: argparse.Namespace) -> Outcome:
+    _refuse_mixtures(arguments)
+    if arguments.target is not None:
+        return fit_columns(arguments)
+    return _fit_spline(arguments)
+
+
+def _fit_spline(arguments: argparse.Namespace) -> Outcome:
+    arguments.loss = arguments.loss or "squared"
+    arguments.band = arguments.band or "none"
     _refuse_misfits(arguments)
     out: Path | None = arguments.out
     if out is not None:
@@ -80,17 +91,44 @@ def _fit(arguments: argparse.Namespace) -> Outcome:
             talk(remark)
         if table.dropped:
             talk(f"{table.dropped:,} of {table.rows:,} rows lack a value and are left out")
-        with _stage(progress, "fit"):
+        with stage(progress, "fit"):
             regressor, seconds = _fitted(arguments, table)
         record = _described(arguments, table, regressor, (started, seconds), progress)
         files: list[str] = []
         if out is not None:
-            with _stage(progress, "report"):
+            with stage(progress, "report"):
                 files = _write(record, out, force=arguments.force)
     if out is not None:
         talk(f"written to {out}: {', '.join(files)}")
     data = {"verb": "fit", "out": None if out is None else str(out), "files": files, "record": record.to_dict()}
     return Outcome(str(record), data)
+
+
+def _refuse_mixtures(arguments: argparse.Namespace) -> None:
+    """Tell the two forms of the verb apart, and refuse options of the one in the other, before any work."""
+    one = [
+        option
+        for option, given in (
+            ("--x", arguments.x is not None),
+            ("--y", arguments.y is not None),
+            ("--sparsest", arguments.sparsest),
+            ("--band", arguments.band is not None),
+            ("--no-smoother", arguments.no_smoother),
+            ("--drop-missing", arguments.drop_missing),
+            (f"--lam {arguments.lam}", arguments.lam in ("sure", "gcv", "bic")),
+        )
+        if given
+    ]
+    many = given_options(arguments)
+    forms = "Give --x and --y for a spline of one variable, or --target for a network that reads many columns."
+    if arguments.target is not None:
+        if one:
+            raise ValueError(f"{one[0]} goes with --x and --y; got --target. {forms}")
+    elif arguments.x is None or arguments.y is None:
+        got = ", ".join([*one, *many]) or "neither"
+        raise ValueError(f"--x and --y, or --target, are needed; got {got}. {forms}")
+    elif many:
+        raise ValueError(f"{many[0]} goes with --target; got --x and --y. {forms}")
 
 
 def _refuse_misfits(arguments: argparse.Namespace) -> None:
@@ -257,13 +295,3 @@ def _delimiter(text: str) -> str:
     if len(mark) != 1 or (not mark.isprintable() and mark != "\t"):
         raise argparse.ArgumentTypeError(f"one character, tab or space is needed, got {text!r}")
     return mark
-
-
-@contextmanager
-def _stage(progress: Progress | None, name: str) -> Iterator[None]:
-    """Show that something is going on, though not how far it is."""
-    if progress is not None:
-        progress(name, 0, 1)
-    yield
-    if progress is not None:
-        progress(name, 1, 1)

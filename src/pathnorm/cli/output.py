@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-__all__ = ["Outcome", "Progress", "progress_bars", "say", "short_warnings", "talk"]
+__all__ = ["Outcome", "Progress", "progress_bars", "say", "short_warnings", "stage", "talk"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -67,3 +67,13 @@ def progress_bars() -> Iterator[Progress | None]:
             bars.update(tasks[stage], completed=done, total=total, visible=done < total)
 
         yield report
+
+
+@contextmanager
+def stage(progress: Progress | None, name: str) -> Iterator[None]:
+    """Show that something is going on, though not how far it is."""
+    if progress is not None:
+        progress(name, 0, 1)
+    yield
+    if progress is not None:
+        progress(name, 1, 1)

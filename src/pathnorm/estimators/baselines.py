@@ -13,11 +13,13 @@ from sklearn.linear_model import LogisticRegression, QuantileRegressor, RidgeCV
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 __all__ = ["Baseline", "fitted_baselines"]
 
 _ALPHAS = np.logspace(-3.0, 5.0, 25)
 _STRENGTHS = np.logspace(-3.0, 2.0, 6)
+_FEW_ROWS = 20_000
 _TREES = {"absolute": "absolute_error", "poisson": "poisson", "quantile": "quantile"}
 
 
@@ -63,7 +65,8 @@ def fitted_baselines(
             words, step = "ridge regression, its penalty chosen by leave-one-out", "ridgecv"
         options = {"quantile": quantile} if loss == "quantile" else {}
         trees = HistGradientBoostingRegressor(loss=_TREES.get(loss, "squared_error"), random_state=seed, **options)
-    with warnings.catch_warnings():
+    # On few rows threads wait for one another longer than they work.
+    with warnings.catch_warnings(), threadpool_limits(1 if len(X) < _FEW_ROWS else None):
         # They stand beside; what they complain about (rare classes in a fold, slow convergence) is not the user's.
         warnings.simplefilter("ignore")
         linear.fit(X, y, **({} if weights is None else {f"{step}__sample_weight": weights}))

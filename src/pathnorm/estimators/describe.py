@@ -19,7 +19,7 @@ from pathnorm.report.picture import picture_of
 from pathnorm.solvers.bv2 import bv2_noise
 from pathnorm.spaces import LinearSpline
 
-__all__ = ["MOST_SMOOTHED", "Origin", "describe_fit"]
+__all__ = ["MOST_SMOOTHED", "Origin", "describe_fit", "peak_memory_mb"]
 
 Vector = NDArray[np.float64]
 
@@ -133,7 +133,7 @@ def describe_fit(
         smoother_left_out=left_out,
         band=limits,
         dual_curve=_dual_curve(regressor, grid),
-        peak_memory_mb=_peak_memory_mb(),
+        peak_memory_mb=peak_memory_mb(),
         seconds=time.perf_counter() - started,
     )
 
@@ -242,7 +242,7 @@ def _dual_curve(regressor: BV2Regressor, grid: Vector) -> DualRecord | None:
     return DualRecord(x=tuple(grid.tolist()), v=tuple(v.tolist()))
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     """Return the peak resident memory of the process; NaN where the platform does not tell."""
     try:
         import resource

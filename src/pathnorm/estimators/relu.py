@@ -394,7 +394,9 @@ class ReLUClassifier(ClassifierMixin, _ReLUBase):  # type: ignore[misc]
             raise ValueError(f"loss must be one of {', '.join(CLASSIFICATION)}; got {self.loss!r}.")
         self.classes_, labels = np.unique(y, return_inverse=True)
         if self.classes_.size < 2:
-            raise ValueError(f"At least two classes are needed to tell them apart; got one class: {self.classes_[0]!r}.")
+            raise ValueError(
+                f"At least two classes are needed to tell them apart; got one class: {self.classes_[0]!r}."
+            )
         if sample_weight is not None:
             seen = np.unique(labels[np.asarray(sample_weight) > 0.0])
             if seen.size < 2:

@@ -86,7 +86,7 @@ class Encoding:
 
     def _steps(self) -> list[tuple[int, Pipeline]]:
         """Fitted transformers, one for each column in use."""
-        return [(places[0], step) for _, step, places in self.pipeline[0].transformers_ if step != "drop"]
+        return [(places[0], step) for _, step, places in self.pipeline[0].transformers_ if not isinstance(step, str)]
 
     def describe(self) -> dict[str, Any]:
         """Everything that an encoded feature needs to be made elsewhere, as plain numbers and text."""
@@ -161,7 +161,9 @@ def fit_encoding(X: Table, names: Sequence[str], kinds: Sequence[str]) -> Encodi
     pipeline = make_pipeline(transformer).fit(X)
     labels: list[str] = []
     sources: list[int] = []
-    for _, step, (place,) in pipeline[0].transformers_:
+    for _, step, (place, *_) in pipeline[0].transformers_:
+        if isinstance(step, str):  # the columns that are left out
+            continue
         found = _labels(names[place], step)
         labels += found
         sources += [place] * len(found)

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr, expit, logsumexp, softmax, xlogy
+from scipy.special import entr, expit, xlogy
 
 __all__ = [
     "LOSSES",
@@ -299,13 +299,21 @@ class Multinomial:
     separable: ClassVar[bool] = False
 
     def value(self, y: Vector, f: Vector) -> Vector:
-        return np.asarray(logsumexp(f, axis=-1, keepdims=True) - (y * f).sum(axis=-1, keepdims=True))
+        top = f.max(axis=-1, keepdims=True)
+        spread = np.log(np.exp(f - top).sum(axis=-1, keepdims=True))
+        return np.asarray(top + spread - (y * f).sum(axis=-1, keepdims=True))
 
     def pull(self, y: Vector, f: Vector) -> Vector:
-        return np.asarray(y - softmax(f, axis=-1))
+        return np.asarray(y - self._shares(f))
+
+    @staticmethod
+    def _shares(f: Vector) -> Vector:
+        """Softmax; that of scipy costs ten times as much on small arrays."""
+        e = np.exp(f - f.max(axis=-1, keepdims=True))
+        return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
     def curvature(self, y: Vector, f: Vector) -> Vector:
-        p = softmax(f, axis=-1)
+        p = self._shares(f)
         return np.asarray(p * (1.0 - p))
 
     def largest_curvature(self, y: Vector, f: Vector) -> Vector:
@@ -313,7 +321,7 @@ class Multinomial:
         return np.asarray(np.minimum(0.5, 2.0 * self.curvature(y, f).max(axis=-1)))
 
     def root(self, y: Vector, f: Vector, tangents: Vector) -> Vector:
-        p = softmax(f, axis=-1)
+        p = self._shares(f)
         mean = np.einsum("nd,ndp->np", p, tangents)
         return np.asarray(np.sqrt(p)[..., None] * (tangents - mean[:, None, :]))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -73,6 +74,7 @@ class RBV2Problem:
     ridge: float
     origin: Vector
     interactions: int | None = None
+    _memory: dict[str, Matrix] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.lam) and self.lam > 0.0):
@@ -224,7 +226,7 @@ class RBV2Problem:
         if (low * s < 0.0).all() and (high * s > 0.0).all():
             inside = np.zeros_like(R)
         else:
-            inside = self._orthogonal(self.pulls(self.fit_affine().outputs))
+            inside = self._once("inside", lambda: self._orthogonal(self.pulls(self.fit_affine().outputs)))
         with np.errstate(divide="ignore", invalid="ignore"):
             room = np.where(outside > 0.0, np.where(low * s > R, inside - low * s, high * s - inside), np.inf)
             step = np.where(outside > 0.0, outside / (outside + np.maximum(room, 0.0)), 0.0)
@@ -236,10 +238,16 @@ class RBV2Problem:
         """Project on pulls without a mean, and without a slope where the affine part is free; twice, for rounding."""
         if self.affine != "free":
             return np.asarray(R - R.mean(axis=0))
-        basis = affine_basis(self.X)
+        basis = self._once("basis", lambda: affine_basis(self.X))
         for _ in range(2):
             R = R - basis @ (basis.T @ R)
         return np.asarray(R)
+
+    def _once(self, name: str, make: Callable[[], Matrix]) -> Matrix:
+        """What does not change with the answer is made once."""
+        if name not in self._memory:
+            self._memory[name] = make()
+        return self._memory[name]
 
     def dual_value(self, R: Matrix) -> float:
         """Dual objective at pulls that are feasible."""

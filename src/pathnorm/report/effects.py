@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pathnorm.report.network_plots import tints
+from pathnorm.report.network_plots import plain_numbers, short, tints
 from pathnorm.report.radon_plots import plot_measure
 from pathnorm.report.style import INK, PALETTE, dress, new_figure
 from pathnorm.report.table import shorten
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Effects", "MainEffect", "PairEffect", "effects_of", "plot_effects", "plot_function"]
+__all__ = ["Effects", "MainEffect", "PairEffect", "effect_captions", "effects_of", "plot_effects", "plot_function"]
 
 Vector = NDArray[np.float64]
 
 MOST_MAIN, MOST_PAIRS = 9, 6
 
-_GRID, _PAIR_GRID = 101, 61
+_GRID, _PAIR_GRID = 201, 61
+FEW = 5  # different values that are drawn one by one
 _SAMPLES = 300  # that an average is taken over, per point of a grid
-_NAME = 26
+_NAME = 32
 
 
 class _Fitted(Protocol):
@@ -140,7 +141,7 @@ def _pair(net: ShallowNet, some: Vector, pair: tuple[int, int], output: int) -> 
 
 def _grid(values: Vector, size: int) -> Vector:
     distinct = np.unique(values)
-    return distinct if distinct.size <= 5 else np.linspace(distinct[0], distinct[-1], size)
+    return distinct if distinct.size <= FEW else np.linspace(distinct[0], distinct[-1], size)
 
 
 # ------------------------------------------------------------------------------ figures
@@ -163,28 +164,42 @@ def plot_effects(
     rows = [-(-len(part) // columns) for part in (main, pairs)]
     figure = new_figure(10.0, 2.3 * rows[0] + 2.9 * rows[1])
     grid = figure.add_gridspec(sum(rows), columns, height_ratios=[2.3] * rows[0] + [2.9] * rows[1])
-    low = min(float(effect.values.min()) for effect in main)
-    high = max(float(effect.values.max()) for effect in main)
+    seen = np.concatenate([effect.values[_within(effect, X[:, effect.feature])] for effect in main])
+    low, high = float(seen.min()), float(seen.max())
     margin = 0.06 * (high - low) or 1.0
     for place, effect in enumerate(main):
         axes = figure.add_subplot(grid[place // columns, place % columns])
         _draw_main(axes, effect, X[:, effect.feature], names[effect.feature])
         axes.set_ylim(low - margin, high + margin)
+        plain_numbers(axes, x=effect.grid.size != 2)
     for place, pair in enumerate(pairs):
         axes = figure.add_subplot(grid[rows[0] + place // columns, place % columns])
         _draw_pair(axes, pair, (names[pair.features[0]], names[pair.features[1]]))
     return figure
 
 
+def _within(effect: MainEffect, values: Vector) -> NDArray[np.bool_]:
+    """The part of the grid that is drawn: between the first and the last hundredth of the samples, if it is a curve."""
+    if effect.grid.size <= FEW:
+        return np.ones(effect.grid.size, dtype=np.bool_)
+    low, high = np.quantile(values, (0.01, 0.99))
+    inside = (effect.grid >= low) & (effect.grid <= high)
+    return inside if inside.sum() > 1 else np.ones(effect.grid.size, dtype=np.bool_)
+
+
 def _draw_main(axes: Axes, effect: MainEffect, values: Vector, name: str) -> None:
-    if effect.grid.size <= 5:
+    if effect.grid.size <= FEW:
         axes.vlines(effect.grid, 0.0, effect.values, color=PALETTE[0], linewidth=3.0)
         axes.plot(effect.grid, effect.values, linestyle="none", marker="o", markersize=7, color=PALETTE[0])
-        axes.set_xticks(effect.grid)
+        if effect.grid.size == 2:
+            axes.set_xticks(effect.grid, [f"{value:.4g}" for value in effect.grid])
         axes.set_xmargin(0.25)
     else:
-        axes.plot(effect.grid, effect.values, color=PALETTE[0], linewidth=2.0)
-        # Where samples are: tenths of them along the edge.
+        inside = _within(effect, values)
+        axes.plot(effect.grid[inside], effect.values[inside], color=PALETTE[0], linewidth=2.0)
+        margin = 0.03 * float(np.ptp(effect.grid[inside]))
+        axes.set_xlim(float(effect.grid[inside].min()) - margin, float(effect.grid[inside].max()) + margin)
+        # Where samples are: twentieths of them along the edge.
         axes.plot(
             np.quantile(values, np.linspace(0.0, 1.0, 21)),
             np.full(21, 0.02),
@@ -206,11 +221,13 @@ def _draw_pair(axes: Axes, pair: PairEffect, names: tuple[str, str]) -> None:
     bar = axes.figure.colorbar(image, ax=axes, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=INK, labelsize=8, length=0)
+    bar.ax.yaxis.set_major_formatter(lambda value, _: short(value))
+    plain_numbers(axes)
     axes.set_xlabel(shorten(names[0], _NAME))
     axes.set_ylabel(shorten(names[1], _NAME))
     for axis, grid in zip((axes.xaxis, axes.yaxis), pair.grids, strict=True):
-        if grid.size <= 5:
-            axis.set_ticks(list(grid))
+        if grid.size == 2:
+            axis.set_ticks(list(grid), [f"{value:.4g}" for value in grid])
     dress(axes)
     axes.grid(visible=False)
 
@@ -260,3 +277,18 @@ def _names(model: _Fitted, names: Sequence[str] | None, inputs: int) -> list[str
     if len(names) != inputs:
         raise ValueError(f"names must hold one name for each of the {inputs} features; got {len(names)}.")
     return [str(name) for name in names]
+
+
+def effect_captions(model: _Fitted) -> str:
+    """What :func:`plot_effects` shows, in words."""
+    if (np.count_nonzero(model.network_.W, axis=1) <= 1).all():
+        return "Effects: the function is a constant plus these functions of one feature; the largest come first."
+    if (np.count_nonzero(model.network_.W, axis=1) <= 2).all():
+        return (
+            "Effects: the function is a constant, plus functions of one feature, plus functions of two features (the "
+            "maps) that hold what goes beyond them; the largest come first."
+        )
+    return (
+        "Effects: the function averaged over the training rows, with one feature set to each of its values; the "
+        "largest come first. Neurons see many features, so interactions are not in these curves."
+    )

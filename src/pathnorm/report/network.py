@@ -134,6 +134,8 @@ class NetworkRecord(JsonRecord):
         Size and certificate in one line.
     scores : tuple of ScoreRecord
         On the held-out rows.
+    baselines : tuple of (str, str)
+        Models beside the network, and what they are in words.
     unknown : tuple of (str, int)
         Columns of which held-out rows have categories that training rows lack, and in how many rows.
     """
@@ -171,6 +173,7 @@ class NetworkRecord(JsonRecord):
     proved: float | None = certified(default=None)
     tol: float = exact()
     scores: tuple[ScoreRecord, ...] = measured(repr=False)
+    baselines: tuple[tuple[str, str], ...] = exact(default=(), repr=False)
     resamples: int = exact(default=0)
     seed: int = exact(default=0)
     seconds: float = measured()

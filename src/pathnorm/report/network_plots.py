@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MOST_CLASSES", "MOST_FEATURES", "directions", "features", "held_out", "path", "tints"]
+__all__ = [
+    "MOST_CLASSES",
+    "MOST_FEATURES",
+    "directions",
+    "features",
+    "held_out",
+    "n_outside",
+    "path",
+    "plain_numbers",
+    "short",
+    "tints",
+]
 
 Vector = NDArray[np.float64]
 
@@ -92,10 +103,7 @@ def held_out(record: NetworkRecord) -> Figure:
 
 def _draw_observed(axes: Axes, record: NetworkRecord) -> None:
     observed, predicted = np.array(record.picture.observed), np.array(record.picture.predicted)
-    low = float(min(observed.min(), predicted.min()))
-    high = float(max(observed.max(), predicted.max()))
-    margin = 0.04 * (high - low) or max(abs(high), 1.0) * 0.05
-    ends = (low - margin, high + margin)
+    ends = _ends(record)
     axes.plot(ends, ends, color=INK, linewidth=1.0, linestyle=(0, (5, 3)), zorder=1)
     size = 3.6 if observed.size <= 400 else 2.2
     axes.plot(
@@ -107,20 +115,38 @@ def _draw_observed(axes: Axes, record: NetworkRecord) -> None:
     name = shorten(record.target, _NAME)
     axes.set_xlabel(f"{name}, predicted")
     axes.set_ylabel(f"{name}, observed")
-    _plain(axes)
+    plain_numbers(axes)
     dress(axes)
+
+
+def n_outside(record: NetworkRecord) -> int:
+    """Number of the drawn rows that lie beyond what :func:`held_out` shows."""
+    if record.task != "regression":
+        return 0
+    low, high = _ends(record)
+    pairs = zip(record.picture.observed, record.picture.predicted, strict=True)
+    return sum(not low <= min(pair) <= max(pair) <= high for pair in pairs)
+
+
+def _ends(record: NetworkRecord) -> tuple[float, float]:
+    """Limits with nearly all observations inside; a few wild predictions do not decide them."""
+    values = np.concatenate((record.picture.observed, record.picture.predicted))
+    low, high = np.quantile(np.array(record.picture.observed), (0.01, 0.99))
+    reach = high - low
+    low, high = max(float(values.min()), low - 0.3 * reach), min(float(values.max()), high + 0.3 * reach)
+    margin = 0.04 * (high - low) or max(abs(high), 1.0) * 0.05
+    return float(low - margin), float(high + margin)
 
 
 def _draw_residuals(axes: Axes, record: NetworkRecord) -> None:
     residual = np.array(record.picture.observed) - np.array(record.picture.predicted)
-    inside = np.quantile(residual, (0.005, 0.995)) if residual.size > 400 else (residual.min(), residual.max())
-    width = max(abs(float(inside[0])), abs(float(inside[1]))) or 1.0
+    width = min(float(np.abs(residual).max()), 3.0 * float(np.quantile(np.abs(residual), 0.8))) or 1.0
     bins = min(max(int(np.sqrt(residual.size) * 1.5), 8), 50)
     axes.hist(np.clip(residual, -width, width), bins=bins, range=(-width, width), color=FIT, alpha=0.75)
     axes.axvline(0.0, color=INK, linewidth=1.0, linestyle=(0, (5, 3)))
     axes.set_xlabel("observed - predicted")
     axes.set_ylabel("held-out rows")
-    _plain(axes)
+    plain_numbers(axes)
     dress(axes, along="y")
 
 
@@ -194,7 +220,7 @@ def features(record: NetworkRecord) -> Figure:
         dress(axes, along="x")
         axes.tick_params(axis="y", length=0)
         axes.margins(y=0.01 if order.size > 5 else 0.1)
-    _plain(right, y=False)
+    plain_numbers(right, y=False)
     return figure
 
 
@@ -255,13 +281,16 @@ def tints(*, one_sided: bool = False) -> Any:
     return LinearSegmentedColormap.from_list("sign", [OTHER, "#f3f4f6", FIT])
 
 
-def _plain(axes: Axes, *, y: bool = True) -> None:
-    """Numbers on both axes as people write them."""
-    for axis in (axes.xaxis, axes.yaxis) if y else (axes.xaxis,):
-        axis.set_major_formatter(lambda value, _: _short(value))
-    if axes.get_xlim()[1] >= 10_000:
+def plain_numbers(axes: Axes, *, x: bool = True, y: bool = True) -> None:
+    """Numbers on the axes as people write them."""
+    for axis in [*([axes.xaxis] if x else []), *([axes.yaxis] if y else [])]:
+        axis.set_major_formatter(lambda value, _: short(value))
+    if x and max(map(abs, axes.get_xlim())) >= 10_000:
         axes.tick_params(axis="x", labelrotation=30.0)
 
 
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:g}"
+def short(value: float) -> str:
+    """Write a number on an axis."""
+    if abs(value) >= 1e7:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.6g}"

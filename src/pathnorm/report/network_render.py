@@ -59,12 +59,13 @@ def write_html(record: NetworkRecord, path: str | Path, *, figures: Sequence[tup
         "how": how(record),
         "cards": _cards(record),
         "models": list(MODELS.values()),
+        "baselines": [(MODELS[key].capitalize(), words) for key, words in record.baselines],
         "scores": [[_typeset(record, cell) for cell in row] for row in score_rows(record)],
         "columns": column_rows(record),
         "unknown": record.unknown,
         "directions": _directions(record),
         "figures": [(inline_svg(figure, salt=str(k)), text) for k, (figure, text) in enumerate(drawn)],
-        "kinds": KINDS,
+        "kinds": {kind: _typeset(record, meaning) for kind, meaning in KINDS.items()},
         "data": script_json(record),
         "count": count,
     }
@@ -82,7 +83,9 @@ def _typeset(record: NetworkRecord, text: str) -> str:
     names = " ".join([record.target, *(column.name for column in record.columns)])
     if "lambda" not in names:
         text = text.replace("lambda", "\N{GREEK SMALL LETTER LAMDA}")
-    return "R\N{SUPERSCRIPT TWO}" if text == "R2" else text
+    if "R2" not in names:
+        text = text.replace("R2", "R\N{SUPERSCRIPT TWO}")
+    return text
 
 
 def _directions(record: NetworkRecord) -> list[list[str]]:
@@ -104,7 +107,12 @@ def _figures(record: NetworkRecord) -> list[tuple[Figure, str]]:
         drawn = len(record.picture.observed)
         if record.task == "regression":
             which = "every row" if drawn == record.n_test else f"{count(drawn)} of {count(record.n_test)} rows"
-            text = f"Rows held out: observed against predicted, and the differences; {which}."
+            beyond = network_plots.n_outside(record)
+            outside = f", but for {count(beyond)} beyond the axes" if beyond else ""
+            text = (
+                f"Rows held out: observed against predicted, and the differences; {which}{outside}. Differences beyond "
+                "the axis are in its outermost bars."
+            )
         elif record.picture.forecast:
             text = (
                 "Rows held out. Left: of rows with similar probability, how many are of the class (95 % by the "

@@ -28,11 +28,11 @@ def summary(record: NetworkRecord) -> str:
     """Return what is known of the optimum first, then what was fitted to what, and how well it does elsewhere."""
     used = sum(column.n_features > 0 for column in record.columns)
     shape = f", as {_SHAPES[record.interactions]}" if record.interactions else ""
-    what = "classes of " * (record.task == "classification") + record.target
+    names = len(record.features.names)
     text = (
-        f"{record.sentence}. {what[0].upper() + what[1:] if what.startswith('classes') else what} from "
-        f"{count(used)} column{'s' * (used != 1)} ({count(len(record.features.names))} encoded "
-        f"feature{'s' * (len(record.features.names) != 1)}){shape}, fitted to {count(record.n_train)} rows"
+        f"{record.sentence}. It predicts {'classes of ' * (record.task == 'classification')}{record.target} from "
+        f"{count(used)} column{'s' * (used != 1)} ({count(names)} encoded feature{'s' * (names != 1)}){shape}, and was "
+        f"fitted to {count(record.n_train)} rows"
     )
     best = next((score for score in record.scores if score.model == "network"), None)
     if best is None:
@@ -43,16 +43,18 @@ def summary(record: NetworkRecord) -> str:
 
 def network_rows(record: NetworkRecord) -> list[list[str]]:
     """Return rows of label, value, kind and remark."""
-    over = "all neurons" if record.scope == "function_space" else "the neurons that were found"
+    everywhere = record.scope == "function_space"
+    over = "all neurons" if everywhere else "the neurons that were found"
+    bound = f"at least {decimal(record.dual, digits=6)}{'' if everywhere else ' over the neurons that were found'}"
     rows = [
         ["neurons", count(record.n_neurons), _kind("n_neurons"), _neurons(record)],
         ["path norm", decimal(record.path_norm, digits=4), _kind("path_norm"), "features in standard deviations"],
         ["lambda", decimal(record.lam, digits=4), _kind("lam"), _chosen(record)],
         ["lambda_max", decimal(record.lam_max, digits=4), _kind("lam_max"), "from there on the fit is affine"],
-        ["objective", decimal(record.primal, digits=6), _kind("primal"), f"at least {decimal(record.dual, digits=6)}"],
-        ["relative gap", tiny(max(record.gap, 0.0)), _gap_kind(record), f"over {over} ({record.method})"],
+        ["objective", decimal(record.primal, digits=6), _bound_kind(record), bound],
+        ["relative gap", tiny(max(record.gap, 0.0)), _bound_kind(record), f"over {over} ({record.method})"],
     ]
-    if record.scope != "function_space":
+    if not everywhere:
         if record.violation is not None:
             violation = tiny(max(record.violation, 0.0))
             rows.append(["violation", violation, _kind("violation"), "largest that was found, of the dual constraint"])
@@ -105,8 +107,8 @@ def how(record: NetworkRecord) -> str:
     return "; ".join(parts)
 
 
-def _gap_kind(record: NetworkRecord) -> str:
-    """A gap over the neurons that a search found proves nothing of the others."""
+def _bound_kind(record: NetworkRecord) -> str:
+    """A bound over the neurons that a search found proves nothing of the others."""
     return _kind("gap") if record.scope == "function_space" else "measured"
 
 

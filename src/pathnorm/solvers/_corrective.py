@@ -18,10 +18,11 @@ from pathnorm.solvers.multitask_lasso import multitask_lasso
 __all__ = ["corrected"]
 
 Matrix = NDArray[np.float64]
+_LITTLE = 0.02  # share of the gain of all steps that a step must reach to be followed by another
 
 
-def corrected(problem: RBV2Problem, at: Iterate, *, tol: float = 1e-8, max_steps: int = 20) -> Iterate:
-    """Minimise over output weights and affine part; neurons that are not needed are dropped.
+def corrected(problem: RBV2Problem, at: Iterate, *, max_steps: int = 20) -> Iterate:
+    """Minimise over output weights and affine part, as far as it pays; neurons that are not needed are dropped.
 
     Proximal Newton steps: the loss is replaced by its quadratic model, with one curvature per sample, the affine part
     is eliminated, and a multitask lasso on the moments of what is left is solved. The squared loss takes one step. The
@@ -29,10 +30,10 @@ def corrected(problem: RBV2Problem, at: Iterate, *, tol: float = 1e-8, max_steps
     """
     features = at.atoms.features(problem.X)
     columns = affine_columns(problem)
-    quadratic = isinstance(problem.loss, Squared)
+    quadratic, first = isinstance(problem.loss, Squared), at.value
     for _ in range(1 if quadratic else max_steps):
-        new = _step(problem, at, (features, columns), tol)
-        done = new is None or at.value - new.value <= tol * abs(at.value)
+        new = _step(problem, at, features, columns)
+        done = new is None or at.value - new.value <= max(_LITTLE * (first - new.value), 1e-13 * abs(first))
         if new is not None:
             at = new
         if done:
@@ -41,9 +42,8 @@ def corrected(problem: RBV2Problem, at: Iterate, *, tol: float = 1e-8, max_steps
     return Iterate(at.atoms.select(kept), at.A, at.c, at.outputs, at.value) if not kept.all() else at
 
 
-def _step(problem: RBV2Problem, at: Iterate, dictionary: tuple[Matrix, Matrix], tol: float) -> Iterate | None:
+def _step(problem: RBV2Problem, at: Iterate, features: Matrix, columns: Matrix) -> Iterate | None:
     """One proximal Newton step with backtracking; None if there is no descent."""
-    features, columns = dictionary
     s = problem.weights
     curvature = s * problem.loss.largest_curvature(problem.Y, at.outputs)
     # A floor where the loss is flat: its minimum is then found by a few more steps.
@@ -66,7 +66,7 @@ def _step(problem: RBV2Problem, at: Iterate, dictionary: tuple[Matrix, Matrix], 
     lasso = MultitaskLasso.from_moments(reduced.T @ reduced, reduced.T @ rest, float((rest**2).sum()), problem.lam)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CertificateWarning)
-        V = multitask_lasso(lasso, start=at.atoms.V, tol=min(1e-10, tol), max_iter=60).coef
+        V = multitask_lasso(lasso, start=at.atoms.V, tol=1e-10, max_iter=60).coef
     # The affine part that goes with V: what the weighted residual still has along its columns.
     change = triangle @ (basis.T @ (pulls - Phi @ (V - at.atoms.V)))
     new = now + change

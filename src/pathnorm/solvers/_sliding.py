@@ -20,20 +20,22 @@ from pathnorm.solvers._atoms import Atoms, Iterate
 __all__ = ["merged", "slid"]
 
 Matrix = NDArray[np.float64]
+_LITTLE = 0.05  # share of the gain of all steps that a step must reach to be followed by another
 
 
 def slid(problem: RBV2Problem, at: Iterate, *, max_steps: int = 15, least: float = 0.0) -> Iterate:
-    """Descend until a Newton step gains less than ``least``; the objective never rises."""
+    """Descend until a Newton step gains less than ``least`` and little beside the others; the objective never rises."""
     if not len(at.atoms):
         return at
     faces = at.atoms.faces(problem.X)
+    first = at.value
     for _ in range(max_steps):
         before = at.value
         new = _newton(problem, at, faces)
         if new is None:
             break
         at = new
-        if before - at.value <= max(least, 1e-13 * abs(before)):
+        if before - at.value <= max(min(least, _LITTLE * (first - at.value)), 1e-13 * abs(before)):
             break
     return at
 

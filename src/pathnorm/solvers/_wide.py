@@ -15,7 +15,7 @@ from pathnorm.problems.variation import RBV2Problem
 from pathnorm.solvers._atoms import Iterate, snapped
 from pathnorm.solvers._corrective import corrected
 
-__all__ = ["trained", "wide_start"]
+__all__ = ["drifted", "trained", "wide_start"]
 
 Matrix = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ _ENTRIES = 400_000  # hidden activations held at a time: what fits in cache
 
 
 def wide_start(
-    problem: RBV2Problem, at: Iterate, *, width: int = 200, max_steps: int = 400, seed: int = 0
+    problem: RBV2Problem, at: Iterate, *, width: int = 100, max_steps: int = 200, seed: int = 0
 ) -> Iterate:
     """Train a network of that width from random hinges, and keep what carries weight."""
     rng = np.random.default_rng(seed)
@@ -35,7 +35,24 @@ def wide_start(
     size = np.sqrt(np.abs(problem.pulls(at.outputs)).mean() / scale / np.sqrt(width)) + 1e-6
     V = rng.normal(size=(width, D))
     V *= size / np.linalg.norm(V, axis=1, keepdims=True)
-    W, b, V, A, c = trained(problem, (size * W, size * b, V), (at.A, at.c), max_steps)
+    return _sparse(problem, at, trained(problem, (size * W, size * b, V), (at.A, at.c), max_steps))
+
+
+def drifted(problem: RBV2Problem, at: Iterate, *, max_steps: int = 60) -> Iterate:
+    """Let all neurons drift across cells by L-BFGS, hinges free; in many dimensions faster than face by face."""
+    atoms = at.atoms
+    size = np.sqrt(np.linalg.norm(atoms.V, axis=1))
+    kept = size > 0.0
+    if not kept.any():
+        return at
+    atoms, size = atoms.select(kept), size[kept, None]
+    neurons = size * atoms.W, size[:, 0] * atoms.biases(problem.X), atoms.V / size
+    return _sparse(problem, at, trained(problem, neurons, (at.A, at.c), max_steps))
+
+
+def _sparse(problem: RBV2Problem, at: Iterate, network: tuple[Matrix, Matrix, Matrix, Matrix, Matrix]) -> Iterate:
+    """The neurons of a trained network that carry weight, hinges at samples; what came before if that is no better."""
+    W, b, V, A, c = network
     norms = np.linalg.norm(W, axis=1)
     mass = norms * np.linalg.norm(V, axis=1)
     kept = mass > 1e-6 * mass.max(initial=0.0)
@@ -82,9 +99,14 @@ def trained(
                 R = s * problem.loss.pull(problem.Y[rows], F)
             gv -= hidden.T @ R
             gc -= part.T @ R
-            back = (hidden > 0.0) * (R @ v.T)
-            gw -= back.T @ X
-            gb += back.sum(axis=0)
+            back = (hidden > 0.0).astype(np.float64)
+            if D == 1:
+                gw -= v * (back.T @ (R * X))
+                gb += v[:, 0] * (back.T @ R[:, 0])
+            else:
+                back *= R @ v.T
+                gw -= back.T @ X
+                gb += back.sum(axis=0)
         return (total, gradient) if np.isfinite(total) else (np.inf, np.zeros_like(theta))
 
     coef = np.vstack((affine[1], affine[0]))[: columns.shape[1]]

@@ -24,7 +24,7 @@ from pathnorm.representer.local_search import Found, LocalSearch
 from pathnorm.solvers._atoms import Atoms, Iterate, snapped
 from pathnorm.solvers._corrective import corrected
 from pathnorm.solvers._sliding import merged, slid
-from pathnorm.solvers._wide import wide_start
+from pathnorm.solvers._wide import drifted, wide_start
 from pathnorm.solvers.solution import Solution, Status
 from pathnorm.spaces import ShallowNet
 
@@ -34,7 +34,8 @@ Matrix = NDArray[np.float64]
 
 _CLOSE = 0.99  # cosine beyond which a local maximum next to a neuron is taken for its place
 _NEAR = 1e-2  # gap below which neurons are carried there
-_LITTLE = 0.02  # share of the gap that a sliding step must gain to be followed by another
+_LITTLE = 0.02  # share of the gain of a round that a step must reach to be followed by another
+_WORSE = 3.0  # gaps by which carried neurons may raise the objective before the others adjust
 _PATIENCE = 6  # rounds without progress until giving up
 _MULTIPLIER_STEPS = 8
 _WIDE_ENTRIES = 2000  # samples times features beyond which a wide network is trained first
@@ -153,6 +154,11 @@ class _Run:
     seed: int
     progress: Callable[[int, float], None] | None
 
+    @property
+    def drift(self) -> bool:
+        """Whether there are so many directions that neurons had better cross cells than follow faces."""
+        return self.problem.n_features > 3 and not self.problem.interactions
+
     def solve(self, start: ShallowNet | None, max_neurons: int | None) -> Solution:
         if isinstance(self.problem.loss, Pinball):
             return self._pinball(self.problem.loss, start, max_neurons)
@@ -212,7 +218,7 @@ class _Run:
     def _rounds(self, at: Iterate) -> tuple[Iterate, _End]:
         """Rounds until the gap is small, and how they ended."""
         problem, search = self.problem, self._search(1)
-        best, idle = np.inf, 0
+        best, idle, stuck = np.inf, 0, 0
         deadline = time.perf_counter() + self.seconds
         for count in range(self.max_iter + 1):
             R = problem.repaired(problem.pulls(at.outputs))
@@ -235,7 +241,8 @@ class _Run:
             new = self._round(at, found, gap)
             idle = 0 if gap < 0.9 * best else idle + 1
             best = min(best, gap)
-            if idle > _PATIENCE and new.value >= at.value * (1.0 - 1e-3 * self.tol):
+            stuck = stuck + 1 if at.value - new.value <= 1e-3 * self.tol * abs(at.value) else 0
+            if stuck > _PATIENCE:
                 return new, _End(Status.STALLED, count)
             at = new
         raise AssertionError  # pragma: no cover - the loop returns
@@ -245,18 +252,23 @@ class _Run:
         carried, close, fresh, again = _sorted_out(problem, at.atoms, found)
         if gap < _NEAR and close.any():
             joined = carried.join(at.atoms.select(~close)).join(fresh)
-            new = self._improved(Iterate.of(problem, joined, at.A, at.c), gap)
-            if new.value < at.value:
-                return new
+            moved = Iterate.of(problem, joined, at.A, at.c)
+            if moved.value <= at.value + _WORSE * gap * abs(at.value):
+                new = self._improved(moved, gap)
+                if new.value < at.value:
+                    return new
         added = at.atoms.join(fresh).join(again)
         if len(added) == K:
             return self._improved(at, gap)
         return self._improved(Iterate(added, at.A, at.c, at.outputs, at.value), gap)
 
     def _improved(self, at: Iterate, gap: float) -> Iterate:
-        # What is left to gain comes from other neurons once steps gain little beside the gap.
-        least = _LITTLE * gap * abs(at.value)
-        at = merged(self.problem, corrected(self.problem, at, tol=min(1e-8, 1e-3 * gap)))
+        before = at.value
+        at = merged(self.problem, corrected(self.problem, at))
+        if self.drift and gap > 0.1 * _NEAR:
+            at = drifted(self.problem, at)
+        # Once steps gain little beside what this round has gained, the rest comes from other neurons.
+        least = _LITTLE * max(before - at.value, 0.0)
         return slid(self.problem, at, max_steps=15, least=least)
 
     # ------------------------------------------------------------------- certificate
