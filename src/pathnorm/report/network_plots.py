@@ -154,12 +154,15 @@ def _draw_calibration(axes: Axes, record: NetworkRecord) -> None:
     picture = record.picture
     forecast, frequency, rows = (np.array(part) for part in (picture.forecast, picture.frequency, picture.counts))
     axes.plot([0.0, 1.0], [0.0, 1.0], color=INK, linewidth=1.0, linestyle=(0, (5, 3)), zorder=1)
-    error = 1.96 * np.sqrt(np.maximum(frequency * (1.0 - frequency), 0.25 / rows) / rows)
-    low, high = np.minimum(error, frequency), np.minimum(error, 1.0 - frequency)
+    # Wilson's interval, which is not empty where all rows are of one class.
+    z = 1.96
+    middle = (frequency + z**2 / (2.0 * rows)) / (1.0 + z**2 / rows)
+    half = z * np.sqrt(frequency * (1.0 - frequency) / rows + z**2 / (4.0 * rows**2)) / (1.0 + z**2 / rows)
+    low, high = frequency - np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0) - frequency
     axes.errorbar(
         forecast,
         frequency,
-        yerr=np.vstack((low, high)),
+        yerr=np.maximum(np.vstack((low, high)), 0.0),
         color=FIT,
         marker="o",
         markersize=5,

@@ -115,8 +115,8 @@ def _figures(record: NetworkRecord) -> list[tuple[Figure, str]]:
             )
         elif record.picture.forecast:
             text = (
-                "Rows held out. Left: of rows with similar probability, how many are of the class (95 % by the "
-                "binomial law); on the dashed line the probabilities are right. Right: rows by class."
+                "Rows held out. Left: of rows with similar probability, how many are of the class (with "
+                "Wilson's 95 % interval); on the dashed line the probabilities are right. Right: rows by class."
             )
         else:
             text = "Rows held out, by observed and predicted class."

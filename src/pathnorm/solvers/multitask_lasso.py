@@ -12,15 +12,12 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import cast
-
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from pathnorm.errors import CertificateWarning
 from pathnorm.problems._arrays import Array, float64_copy, is_torch, namespace
 from pathnorm.problems.multitask_lasso import MultitaskLasso
 from pathnorm.solvers._proximal_step import Point, ProximalStep
+from pathnorm.solvers._threads import one_blas_thread
 from pathnorm.solvers.solution import Solution, Status
 
 __all__ = ["multitask_lasso", "multitask_lasso_path"]
@@ -97,20 +94,10 @@ def multitask_lasso_path(
 
 
 def _few_threads(problem: MultitaskLasso) -> AbstractContextManager[object]:
-    """One BLAS thread for small numpy problems.
-
-    Threaded factorisations of this size gain little on an idle machine and wait for each other on a busy
-    one: 300 times slower was measured on two shared cores.
-    """
+    """One BLAS thread for small numpy problems."""
     if is_torch(problem.gram) or problem.gram.shape[0] > _ONE_THREAD_ROWS:
         return nullcontext()
-    return cast("AbstractContextManager[object]", _blas().limit(limits=1, user_api="blas"))
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    """The BLAS libraries of numpy and scipy; finding them takes longer than a small solve."""
-    return ThreadpoolController()
+    return one_blas_thread()
 
 
 def _rotated_proximal_point(

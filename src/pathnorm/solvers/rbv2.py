@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from pathnorm.representer.local_search import Found, LocalSearch
 from pathnorm.solvers._atoms import Atoms, Iterate, snapped
 from pathnorm.solvers._corrective import corrected
 from pathnorm.solvers._sliding import merged, slid
+from pathnorm.solvers._threads import one_blas_thread
 from pathnorm.solvers._wide import drifted, wide_start
 from pathnorm.solvers.solution import Solution, Status
 from pathnorm.spaces import ShallowNet
@@ -38,6 +40,7 @@ _LITTLE = 0.02  # share of the gain of a round that a step must reach to be foll
 _WORSE = 3.0  # gaps by which carried neurons may raise the objective before the others adjust
 _PATIENCE = 6  # rounds without progress until giving up
 _MULTIPLIER_STEPS = 8
+_ONE_THREAD_SAMPLES = 20_000
 _WIDE_ENTRIES = 2000  # samples times features beyond which a wide network is trained first
 
 
@@ -92,7 +95,8 @@ def rbv2(
     if max_neurons is not None and max_neurons < 0:
         raise ValueError(f"max_neurons must be >= 0 or None; got {max_neurons!r}.")
     run = _Run(problem, tol, max_iter, level, seconds, seed, progress)
-    return run.solve(start, max_neurons)
+    with one_blas_thread() if problem.n_samples <= _ONE_THREAD_SAMPLES else nullcontext():
+        return run.solve(start, max_neurons)
 
 
 def rbv2_lam_max(problem: RBV2Problem, *, seconds: float = 30.0, seed: int = 0) -> float:
@@ -299,7 +303,7 @@ class _Run:
         if certificate.gap > self.tol:
             status = Status.STALLED if end.status is Status.CONVERGED else end.status
             message = f"{status.value} Relative gap {certificate.gap:.2e}, tol {self.tol:.2e}, {end.rounds} rounds."
-            warnings.warn(message, CertificateWarning, stacklevel=4)
+            warnings.warn(message, CertificateWarning, stacklevel=5)
         return Solution(problem, net, certificate, status, end.rounds)
 
 
