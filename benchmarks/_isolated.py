@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable
 from importlib import metadata
@@ -17,7 +18,7 @@ from typing import Any
 
 from benchmarks._harness import RESULTS, environment, write_json
 
-__all__ = ["RefusedError", "Rows", "isolated", "one_thread", "versions_of"]
+__all__ = ["RefusedError", "Rows", "isolated", "one_thread", "stopwatch", "versions_of"]
 
 Row = dict[str, Any]
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -30,6 +31,16 @@ class RefusedError(Exception):
 def one_thread() -> None:
     """One thread for everything that is imported after this."""
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+
+
+def stopwatch() -> Callable[[], dict[str, float]]:
+    """Start the clocks; the answer reads them: seconds, and those of the processor, free of other programs."""
+    wall, processor = time.perf_counter(), time.process_time()
+
+    def read() -> dict[str, float]:
+        return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor}
+
+    return read
 
 
 def versions_of(packages: list[str]) -> Row:

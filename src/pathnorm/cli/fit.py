@@ -120,6 +120,8 @@ def _refuse_mixtures(arguments: argparse.Namespace) -> None:
         if given
     ]
     many = given_options(arguments)
+    if arguments.loss is not None and arguments.loss not in LOSSES:
+        many.append(f"--loss {arguments.loss}")
     forms = "Give --x and --y for a spline of one variable, or --target for a network that reads many columns."
     if arguments.target is not None:
         if one:

@@ -237,7 +237,7 @@ def _remarks(frame: Frame, fit: TableFit, record: NetworkRecord) -> list[str]:
     if filled:
         out.append(f"missing values: {_listed(filled)}; filled with medians, or a category of their own")
     out += [
-        f"{rows:,} of the rows held out have a value of {name!r} that no training row has"
+        f"{rows:,} of the rows held out {'has' if rows == 1 else 'have'} a value of {name!r} that no training row has"
         for name, rows in record.unknown
     ]
     return [*out, *fit.remarks]
@@ -356,7 +356,7 @@ def _figures(fit: TableFit, record: NetworkRecord) -> list[tuple[Figure, str]]:
     if features == 2 and record.loss not in ("absolute", "quantile"):
         text = (
             "The proof: the dual function over lambda, for every direction and offset of a neuron. The network is "
-            "optimal if it is nowhere above one; neurons may only be where it is one."
+            "optimal if it is nowhere above one, up to the tolerance; neurons may only be where it is one."
         )
         figures.append((plot_landscape(fit.model), text.replace("lambda", "\N{GREEK SMALL LETTER LAMDA}")))
     return figures

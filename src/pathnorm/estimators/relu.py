@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,9 @@ from pathnorm.representer.dual_norm import CERTIFY
 from pathnorm.solvers.rbv2 import rbv2, rbv2_lam_max
 from pathnorm.solvers.relaxed import relaxed_network
 from pathnorm.spaces import ShallowNet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["ReLUClassifier", "ReLURegressor"]
 
@@ -135,6 +138,40 @@ class _ReLUBase(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
         return self.network_.formula(None if names is None else list(names), digits=digits)
+
+    def plot(self, kind: str = "auto") -> Figure:
+        """Figure of the fit; needs ``pathnorm[plot]``.
+
+        Parameters
+        ----------
+        kind : {"auto", "function", "measure", "landscape", "effects"}
+            For two features ``"function"`` with the hinges of the neurons, ``"measure"`` with the Radon measure on the
+            cylinder beside it, ``"landscape"`` of ``||h(w, b)|| / lam`` over directions and offsets, which shows why no
+            further neuron helps. With ``interactions``, ``"effects"``: what every feature and every pair adds.
+        """
+        from pathnorm.report.effects import plot_effects, plot_function
+        from pathnorm.report.landscape import plot_landscape
+        from pathnorm.report.radon_plots import plot_measure
+
+        check_is_fitted(self)
+        kinds = ("function", "measure", "landscape", "effects")
+        if kind == "auto":
+            kind = "effects" if self.interactions is not None or self.n_features_in_ != 2 else "function"
+        if kind not in kinds:
+            raise ValueError(f"kind must be auto or one of {', '.join(kinds)}; got {kind!r}.")
+        if kind == "effects":
+            if (np.count_nonzero(self.network_.W, axis=1) > 2).any():
+                raise ValueError(
+                    "effects can be drawn where neurons see at most two features; got neurons that see more. "
+                    "Fit with interactions=1 or 2."
+                )
+            return plot_effects(self)
+        if self.n_features_in_ != 2:
+            raise ValueError(f"{kind} can be drawn for two features; got {self.n_features_in_}.")
+        if kind == "measure":
+            problem = self.solution_.problem
+            return plot_measure(self.solution_.coef, problem.X + problem.origin)
+        return plot_landscape(self) if kind == "landscape" else plot_function(self)
 
 
 class ReLURegressor(RegressorMixin, _ReLUBase):  # type: ignore[misc]

@@ -22,7 +22,7 @@ __all__ = ["RBV2Path", "ReLUClassifierCV", "ReLURegressorCV"]
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-_LOOSE = 1e-3  # relative gap of fits that only serve to choose lam
+_LOOSE = 1e-2  # relative gap of fits that only serve to choose lam
 _PAST = 3  # values of lam tried beyond the best one
 
 
@@ -165,7 +165,7 @@ class ReLURegressorCV(_ChoosesLam, ReLURegressor):  # type: ignore[misc]
     """:class:`~pathnorm.ReLURegressor` with ``lam`` chosen by cross-validation.
 
     The held-out loss is followed along a grid from ``lam_max_`` down, with warm starts; a fold stops once its scores have
-    risen for a while. Fits of the folds are solved to a relative gap of 1e-3 and not certified; the final one, on all
+    risen for a while. Fits of the folds are solved to a relative gap of 1e-2 and not certified; the final one, on all
     samples, is.
 
     Parameters

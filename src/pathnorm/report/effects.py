@@ -160,7 +160,7 @@ def plot_effects(
     main, pairs = found.main[: min(MOST_MAIN, most)], found.pairs[: min(MOST_PAIRS, most)]
     if not main:
         raise ValueError("There is no effect to draw; the fitted function is constant. A smaller lam gives more.")
-    columns = 3
+    columns = min(3, max(len(main), len(pairs), 2))
     rows = [-(-len(part) // columns) for part in (main, pairs)]
     figure = new_figure(10.0, 2.3 * rows[0] + 2.9 * rows[1])
     grid = figure.add_gridspec(sum(rows), columns, height_ratios=[2.3] * rows[0] + [2.9] * rows[1])

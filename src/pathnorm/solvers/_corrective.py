@@ -21,18 +21,18 @@ Matrix = NDArray[np.float64]
 _LITTLE = 0.02  # share of the gain of all steps that a step must reach to be followed by another
 
 
-def corrected(problem: RBV2Problem, at: Iterate, *, max_steps: int = 20) -> Iterate:
+def corrected(problem: RBV2Problem, at: Iterate, *, tol: float = 1e-10, max_steps: int = 20) -> Iterate:
     """Minimise over output weights and affine part, as far as it pays; neurons that are not needed are dropped.
 
     Proximal Newton steps: the loss is replaced by its quadratic model, with one curvature per sample, the affine part
     is eliminated, and a multitask lasso on the moments of what is left is solved. The squared loss takes one step. The
-    objective never rises.
+    objective never rises. For the squared loss ``tol`` is the relative gap of that lasso.
     """
     features = at.atoms.features(problem.X)
     columns = affine_columns(problem)
     quadratic, first = isinstance(problem.loss, Squared), at.value
     for _ in range(1 if quadratic else max_steps):
-        new = _step(problem, at, features, columns)
+        new = _step(problem, at, (features, columns), tol if quadratic else 1e-10)
         done = new is None or at.value - new.value <= max(_LITTLE * (first - new.value), 1e-13 * abs(first))
         if new is not None:
             at = new
@@ -42,8 +42,9 @@ def corrected(problem: RBV2Problem, at: Iterate, *, max_steps: int = 20) -> Iter
     return Iterate(at.atoms.select(kept), at.A, at.c, at.outputs, at.value) if not kept.all() else at
 
 
-def _step(problem: RBV2Problem, at: Iterate, features: Matrix, columns: Matrix) -> Iterate | None:
+def _step(problem: RBV2Problem, at: Iterate, dictionary: tuple[Matrix, Matrix], tol: float) -> Iterate | None:
     """One proximal Newton step with backtracking; None if there is no descent."""
+    features, columns = dictionary
     s = problem.weights
     curvature = s * problem.loss.largest_curvature(problem.Y, at.outputs)
     # A floor where the loss is flat: its minimum is then found by a few more steps.
@@ -66,7 +67,7 @@ def _step(problem: RBV2Problem, at: Iterate, features: Matrix, columns: Matrix) 
     lasso = MultitaskLasso.from_moments(reduced.T @ reduced, reduced.T @ rest, float((rest**2).sum()), problem.lam)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CertificateWarning)
-        V = multitask_lasso(lasso, start=at.atoms.V, tol=1e-10, max_iter=60).coef
+        V = multitask_lasso(lasso, start=at.atoms.V, tol=tol, max_iter=60).coef
     # The affine part that goes with V: what the weighted residual still has along its columns.
     change = triangle @ (basis.T @ (pulls - Phi @ (V - at.atoms.V)))
     new = now + change

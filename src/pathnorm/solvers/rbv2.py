@@ -36,6 +36,7 @@ Matrix = NDArray[np.float64]
 
 _CLOSE = 0.99  # cosine beyond which a local maximum next to a neuron is taken for its place
 _NEAR = 1e-2  # gap below which neurons are carried there
+_PRECISE = 1e-3  # gap of the lasso of a round, over the gap before it
 _LITTLE = 0.02  # share of the gain of a round that a step must reach to be followed by another
 _WORSE = 3.0  # gaps by which carried neurons may raise the objective before the others adjust
 _PATIENCE = 6  # rounds without progress until giving up
@@ -168,7 +169,8 @@ class _Run:
             return self._pinball(self.problem.loss, start, max_neurons)
         at, end = self._rounds(self._first(start))
         if max_neurons is not None and len(at.atoms) > max_neurons:
-            at, end = pruned(self.problem, at, max_neurons), _End(end.status, end.rounds)
+            at = pruned(self.problem, at, max_neurons)
+            end = _End(Status.TOO_FEW_NEURONS, end.rounds)
         return self._finished(self.problem, at, end)
 
     def _pinball(self, loss: Pinball, start: ShallowNet | None, max_neurons: int | None) -> Solution:
@@ -196,7 +198,7 @@ class _Run:
         self.problem, self.tol = exact, tol
         if max_neurons is not None and len(at.atoms) > max_neurons:
             smoothed = exact.with_loss(smooth, exact.Y + G / sharpness)
-            at, end = pruned(smoothed, at, max_neurons), _End(end.status, end.rounds)
+            at, end = pruned(smoothed, at, max_neurons), _End(Status.TOO_FEW_NEURONS, end.rounds)
         end.rounds = rounds
         return self._finished(exact, at, end, R)
 
@@ -238,7 +240,7 @@ class _Run:
                 norm = self._bound(R, height, at, max(deadline - time.perf_counter(), 0.1 * self.seconds))
                 gap = self._gap(at, R, norm.upper if norm.method != "search" else norm.lower)
                 if gap <= self.tol or norm.method == "search" or norm.lower <= problem.lam * (1.0 + 1e-12):
-                    return at, _End(Status.CONVERGED if gap <= self.tol else Status.STALLED, count, R, norm)
+                    return at, _End(Status.CONVERGED if gap <= self.tol else Status.UNFINISHED, count, R, norm)
                 found = search(R, starts=np.concatenate((at.atoms.W, norm.directions)), scans=256, climbs=32)
             if count == self.max_iter:
                 return at, _End(Status.MAX_ITER, count, R, norm)
@@ -247,7 +249,7 @@ class _Run:
             best = min(best, gap)
             stuck = stuck + 1 if at.value - new.value <= 1e-3 * self.tol * abs(at.value) else 0
             if stuck > _PATIENCE:
-                return new, _End(Status.STALLED, count)
+                return new, _End(Status.UNFINISHED, count)
             at = new
         raise AssertionError  # pragma: no cover - the loop returns
 
@@ -268,7 +270,8 @@ class _Run:
 
     def _improved(self, at: Iterate, gap: float) -> Iterate:
         before = at.value
-        at = merged(self.problem, corrected(self.problem, at))
+        precise = float(np.clip(_PRECISE * gap, 1e-10, 1e-5))
+        at = merged(self.problem, corrected(self.problem, at, tol=precise))
         if self.drift and gap > 0.1 * _NEAR:
             at = drifted(self.problem, at)
         # Once steps gain little beside what this round has gained, the rest comes from other neurons.
@@ -301,7 +304,7 @@ class _Run:
         certificate = certified(problem, net, R, norm)
         status = Status.CONVERGED
         if certificate.gap > self.tol:
-            status = Status.STALLED if end.status is Status.CONVERGED else end.status
+            status = Status.UNFINISHED if end.status is Status.CONVERGED else end.status
             message = f"{status.value} Relative gap {certificate.gap:.2e}, tol {self.tol:.2e}, {end.rounds} rounds."
             warnings.warn(message, CertificateWarning, stacklevel=5)
         return Solution(problem, net, certificate, status, end.rounds)
