@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from benchmarks._harness import RESULTS, environment, write_json
 
 __all__ = ["RefusedError", "Rows", "isolated", "one_thread", "stopwatch", "versions_of"]
@@ -29,8 +31,9 @@ class RefusedError(Exception):
 
 
 def one_thread() -> None:
-    """One thread for everything that is imported after this."""
+    """One thread for everything: what is imported later reads the environment, what is there already is told."""
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    threadpool_limits(limits=1)
 
 
 def stopwatch() -> Callable[[], dict[str, float]]:
@@ -83,6 +86,7 @@ def isolated(action: Callable[[], Row], *, seconds: float) -> Row:
 
 
 def _child(action: Callable[[], Row], sender: Connection) -> None:
+    threadpool_limits(limits=1)
     warnings.simplefilter("ignore")  # what is wrong with an answer is measured, not believed
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         try:

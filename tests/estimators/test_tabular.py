@@ -167,14 +167,16 @@ def test_a_target_that_cannot_be_is_refused(values, options, error, message):
 def test_a_fit_sees_the_training_rows_only():
     rng = np.random.default_rng(0)
     x = rng.normal(size=80)
+    y = np.abs(x)
+    x[::7] = np.nan
     columns = [column(x, "x"), column(rng.normal(size=80), "z")]
     options = TableOptions(lam=1.0, seed=3)
-    fit = fit_table(columns, column(np.abs(x), "y"), options=options)
+    fit = fit_table(columns, column(y, "y"), options=options)
     assert sorted([*fit.train, *fit.test]) == list(range(80))
     assert fit.test.size == 16
     held = x.copy()
     held[fit.test] = 1e3
-    again = fit_table([column(held, "x"), columns[1]], column(np.abs(x), "y"), options=options)
+    again = fit_table([column(held, "x"), columns[1]], column(y, "y"), options=options)
     assert np.array_equal(fit.model.network_.W, again.model.network_.W)
     assert not np.array_equal(fit.X_test, again.X_test)
 
@@ -252,3 +254,14 @@ def test_baselines_follow_the_loss(loss):
     assert [beside.key for beside in found] == ["linear", "boosting"]
     if loss == "quantile":
         assert np.mean(y <= found[0].model.predict(X)) == pytest.approx(0.8, abs=0.06)
+
+
+def test_the_linear_baseline_survives_a_class_that_a_fold_lacks():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 2))
+    y = np.where(X[:, 0] > 0.0, "b", "a").astype(object)
+    y[:2] = "rare"
+    linear = fitted_baselines(X, y.astype(str), task="classification")[0].model
+    assert np.isfinite(linear.cv_results_["mean_test_score"]).all()
+    assert linear.score(X, y.astype(str)) > -0.5
+    assert np.mean(linear.predict(X) == y) > 0.9

@@ -284,7 +284,9 @@ def test_features_that_are_constant_or_depend_on_each_other(loss):
     X, z, s, rng = affine_samples(5)
     Y = targets(rng, loss, 80, 1)
     plain = RBV2Problem.from_samples(X, Y, lam=1.0, loss=loss)
-    more = RBV2Problem.from_samples(np.column_stack((X, X[:, :2] @ [1.0, 2.0], np.full(80, 7.0))), Y, lam=1.0, loss=loss)
+    more = RBV2Problem.from_samples(
+        np.column_stack((X, X[:, :2] @ [1.0, 2.0], np.full(80, 7.0))), Y, lam=1.0, loss=loss
+    )
     expected = plain.data_loss(plain.fit_affine().outputs)
     assert more.data_loss(more.fit_affine().outputs) == pytest.approx(expected, rel=1e-9)
 

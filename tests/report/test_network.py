@@ -210,6 +210,14 @@ def test_the_landscape_touches_one_at_the_neurons_and_nowhere_exceeds_it(solved)
         assert near > 0.98
 
 
+def test_neurons_that_face_the_other_way_are_the_same_summits(solved):
+    problem, net = solved
+    turned = ShallowNet(-net.W, -net.b, net.V, net.A, net.c)  # the same function, up to the affine part
+    one, two = landscape_of(problem, net, size=30), landscape_of(problem, turned, size=30)
+    assert np.allclose(one.heights, two.heights)
+    assert np.allclose(one.neurons, two.neurons)
+
+
 def test_without_a_free_affine_part_the_landscape_goes_all_the_way_round(solved):
     problem, _ = solved
     ridge = RBV2Problem.from_samples(problem.X, problem.Y, lam=2.0, affine="ridge", ridge=1.0)

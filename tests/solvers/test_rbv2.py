@@ -66,7 +66,9 @@ def lasso_over(problem, W, b, *, affine):
 def test_in_one_dimension_the_lasso_over_all_hinges_through_samples(affine, share):
     rng = np.random.default_rng(3)
     x, y = rng.uniform(-1.0, 1.0, 8), rng.standard_normal(8)
-    problem = RBV2Problem.from_samples(x[:, None], y, lam=1.0, weights=rng.uniform(0.5, 2.0, 8), affine=affine, ridge=0.3)
+    problem = RBV2Problem.from_samples(
+        x[:, None], y, lam=1.0, weights=rng.uniform(0.5, 2.0, 8), affine=affine, ridge=0.3
+    )
     problem = problem.with_lam(share * rbv2_lam_max(problem))
     W = np.repeat([[1.0], [-1.0]], 8, axis=0)
     certificate = rbv2(problem, tol=1e-8).certificate
@@ -238,9 +240,7 @@ def test_neurons_of_one_feature_are_an_additive_model():
     assert (np.count_nonzero(solution.coef.W, axis=1) == 1).all()
     # The same by a lasso over every hinge of every feature.
     W = np.repeat(np.eye(6), 60, axis=0)
-    assert solution.certificate.primal == pytest.approx(
-        lasso_over(problem, W, X.T.ravel(), affine="free"), rel=1e-5
-    )
+    assert solution.certificate.primal == pytest.approx(lasso_over(problem, W, X.T.ravel(), affine="free"), rel=1e-5)
 
 
 @pytest.mark.parametrize("affine", ["none", "ridge"])

@@ -214,6 +214,16 @@ def certify(
     return certify_network(problem, net, level=level, seconds=seconds, seed=seed)
 
 
+def _highest(problem: RBV2Problem, net: ShallowNet, R: Matrix) -> float:
+    """Largest ``||h||`` of the neurons of a network, whose bounds no search may undercut."""
+    inner = problem.centred(net)
+    norms = np.linalg.norm(inner.W, axis=1)
+    kept = norms > 0.0
+    W, b = inner.W[kept] / norms[kept, None], inner.b[kept] / norms[kept]
+    h = np.maximum(problem.X @ W.T - b, 0.0).T @ R
+    return float(np.linalg.norm(h, axis=1).max(initial=0.0))
+
+
 def certify_network(
     problem: RBV2Problem,
     net: ShallowNet,
@@ -227,6 +237,6 @@ def certify_network(
     R = problem.dual_point(net) if R is None else R
     search = LocalSearch(problem.X, interactions=problem.interactions, seed=seed)
     found = search(R, scans=1024, climbs=96)
-    height = float(found.heights.max(initial=0.0))
+    height = max(float(found.heights.max(initial=0.0)), _highest(problem, net, R))
     norm = dual_norm(problem, R, level=level, seconds=seconds, found=height)
     return certified(problem, net, R, norm)

@@ -19,6 +19,7 @@ Indices = NDArray[np.int64]
 _SAMPLES = 6000  # beyond, a search looks at that many samples and is checked on all
 _ARCS, _FEWER_ARCS = 200, 40  # arcs of one ascent: from a neuron, and from a drawn direction where there are many
 _SCAN_ENTRIES = 4_000_000  # projections held at a time
+_RISES = 10  # steps on all samples after a search on some of them
 _OUTPUT_ROUNDS = 3  # ascents per neuron for several outputs, each along the output direction of the last
 
 
@@ -93,6 +94,8 @@ class LocalSearch:
             hinge = np.empty(len(W), np.int64)
             for block in _blocks(len(W), len(self.X)):
                 best_offsets(W[block] @ self.X.T, R, hinge[block], np.empty(len(W[block])))
+                if not self.interactions:
+                    W[block] = _risen(self.X, R, W[block], hinge[block])
             stuck = np.full((len(W), self.X.shape[1] + 1), -1)
             stuck[:, 0] = hinge
             size = np.ones(len(W), np.int64)
@@ -190,6 +193,27 @@ def _climbed(X: Matrix, R: Matrix, starts: Matrix, arcs: int) -> tuple[Matrix, I
         stuck[:] = -1
         ascend(sites, pulls, directions, W, stuck, size, height, scale, arcs)
     return W, np.where(stuck >= 0, first[stuck], -1), size
+
+
+def _risen(X: Matrix, R: Matrix, W: Matrix, hinge: Indices) -> Matrix:
+    """A few steps up the gradient of ``||h||`` on all samples, hinges held at theirs."""
+    best, blend = np.full(len(W), -1.0), np.full((len(W), 1), 0.5)
+    kept, trial = W.copy(), W.copy()
+    uphill = np.zeros_like(W)
+    for _ in range(_RISES):
+        T = X @ trial.T
+        T -= np.einsum("kd,kd->k", trial, X[hinge])
+        h = np.maximum(T, 0.0).T @ R
+        height = np.linalg.norm(h, axis=1)
+        better = height > best
+        pulls = (T > 0.0) * (R @ (h / np.maximum(height, 1e-300)[:, None]).T)
+        gradient = pulls.T @ X - pulls.sum(axis=0)[:, None] * X[hinge]
+        gradient /= np.maximum(np.linalg.norm(gradient, axis=1, keepdims=True), 1e-300)
+        kept[better], best[better], uphill[better] = trial[better], height[better], gradient[better]
+        blend = np.where(better[:, None], np.minimum(0.9, 1.5 * blend), 0.4 * blend)
+        trial = (1.0 - blend) * kept + blend * uphill
+        trial /= np.maximum(np.linalg.norm(trial, axis=1, keepdims=True), 1e-300)
+    return kept
 
 
 def _output_directions(X: Matrix, R: Matrix, W: Matrix) -> Matrix:

@@ -116,6 +116,11 @@ class Iterate:
             outputs += problem.X @ A
         return cls(atoms, A, c, outputs, objective(problem, outputs, atoms.path_norm(), A))
 
+    def highest(self, problem: RBV2Problem, R: Matrix) -> float:
+        """Largest ``||h||`` of the neurons at hand: no dual norm can be less."""
+        h = self.atoms.features(problem.X).T @ R
+        return float(np.linalg.norm(h, axis=1).max(initial=0.0))
+
     def network(self, problem: RBV2Problem) -> ShallowNet:
         """The network in the coordinates of the user."""
         atoms = self.atoms

@@ -6,6 +6,8 @@ smooth but for the hinges, needs no step size, and where it ends no proof is nee
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -19,6 +21,7 @@ __all__ = ["drifted", "trained", "wide_start"]
 
 Matrix = NDArray[np.float64]
 
+_SAMPLES = 10_000  # beyond twice that, a wide network is trained on so many first
 _ENTRIES = 400_000  # hidden activations held at a time: what fits in cache
 
 
@@ -35,7 +38,15 @@ def wide_start(
     size = np.sqrt(np.abs(problem.pulls(at.outputs)).mean() / scale / np.sqrt(width)) + 1e-6
     V = rng.normal(size=(width, D))
     V *= size / np.linalg.norm(V, axis=1, keepdims=True)
-    return _sparse(problem, at, trained(problem, (size * W, size * b, V), (at.A, at.c), max_steps))
+    neurons, affine = (size * W, size * b, V), (at.A, at.c)
+    if len(X) > 2 * _SAMPLES:
+        # Most of the way on some of the samples.
+        rows = np.sort(rng.choice(len(X), _SAMPLES, replace=False))
+        weights = problem.weights[rows] * (problem.weights.sum() / problem.weights[rows].sum())
+        part = replace(problem, X=X[rows], Y=problem.Y[rows], weights=weights)
+        *neurons, A, c = trained(part, neurons, affine, max_steps)
+        affine, max_steps = (A, c), max_steps // 8
+    return _sparse(problem, at, trained(problem, tuple(neurons), affine, max_steps))
 
 
 def drifted(problem: RBV2Problem, at: Iterate, *, max_steps: int = 60) -> Iterate:

@@ -42,6 +42,7 @@ _WORSE = 3.0  # gaps by which carried neurons may raise the objective before the
 _PATIENCE = 6  # rounds without progress until giving up
 _MULTIPLIER_STEPS = 8
 _ONE_THREAD_SAMPLES = 20_000
+_MOST_ENTRIES = 60_000_000  # of the matrix of a Newton step; beyond, neurons only drift
 _WIDE_ENTRIES = 2000  # samples times features beyond which a wide network is trained first
 
 
@@ -230,7 +231,7 @@ class _Run:
             R = problem.repaired(problem.pulls(at.outputs))
             effort = 1 if idle == 0 else 4
             found = search(R, starts=at.atoms.W, scans=256 * effort, climbs=32 * effort)
-            height = float(found.heights.max(initial=0.0))
+            height = max(float(found.heights.max(initial=0.0)), at.highest(problem, R))
             gap = self._gap(at, R, height)
             if self.progress is not None:
                 self.progress(count, gap)
@@ -272,11 +273,21 @@ class _Run:
         before = at.value
         precise = float(np.clip(_PRECISE * gap, 1e-10, 1e-5))
         at = merged(self.problem, corrected(self.problem, at, tol=precise))
-        if self.drift and gap > 0.1 * _NEAR:
+        large = self._newton_entries(at.atoms) > _MOST_ENTRIES
+        if large or (self.drift and gap > 0.1 * _NEAR):
             at = drifted(self.problem, at)
+        if large:
+            return at
         # Once steps gain little beside what this round has gained, the rest comes from other neurons.
         least = _LITTLE * max(before - at.value, 0.0)
         return slid(self.problem, at, max_steps=15, least=least)
+
+    def _newton_entries(self, atoms: Atoms) -> int:
+        """Numbers that a Newton step of sliding holds."""
+        problem = self.problem
+        seen = np.count_nonzero(atoms.W, axis=1) - atoms.size + 1
+        unknowns = int(seen.sum()) + (len(atoms) + problem.n_features + 1) * problem.n_outputs
+        return problem.n_samples * problem.n_outputs * unknowns
 
     # ------------------------------------------------------------------- certificate
 
@@ -299,6 +310,7 @@ class _Run:
             R = problem.dual_point(net) if R is None else R
             search = self._search(2)
             height = float(search(R, starts=at.atoms.W, scans=1024, climbs=96).heights.max(initial=0.0))
+            height = max(height, at.highest(problem, R))
             norm = self._bound(R, height, at, self.seconds)
         assert R is not None
         certificate = certified(problem, net, R, norm)
