@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
 import multiprocessing
@@ -86,6 +87,8 @@ def isolated(action: Callable[[], Row], *, seconds: float) -> Row:
 
 
 def _child(action: Callable[[], Row], sender: Connection) -> None:
+    with contextlib.suppress(AttributeError):  # Linux: do not outlive the parent
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
     threadpool_limits(limits=1)
     warnings.simplefilter("ignore")  # what is wrong with an answer is measured, not believed
     with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):

@@ -216,6 +216,7 @@ def verdict(summary: list[Row]) -> Row:
 # Okabe and Ito's colours: told apart by colour-blind readers.
 COLOURS = {OURS: "#0072B2", KERNEL: "#D55E00", PLATE: "#CC79A7", NTK: "#E69F00", FLOOR: "#20242c"}
 MARKERS = {OURS: "o", KERNEL: "s", PLATE: "^", NTK: "D", FLOOR: ""}
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 INK, GRID = "#20242c", "#e3e6ec"
 
 
@@ -233,6 +234,7 @@ def draw(summary: list[Row], path: Path, n: int) -> None:
         _draw_angles(panels[1, column], [cell for cell in cells if "angle" in cell])
     panels[0, 0].set_ylabel("RMSE over the sd of the target", color=INK, fontsize=10)
     panels[1, 0].set_ylabel("angle to u (degrees)", color=INK, fontsize=10)
+    panels[1, 0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5, frameon=False, ncols=2)
     panels[0, 0].legend(loc="upper left", fontsize=9, frameon=False)
     figure.suptitle(
         f"One direction among d: N = {n}, noise {NOISE:g} sd (geometric mean over draws, range shaded)",
@@ -256,6 +258,8 @@ def _draw_errors(panel: Any, cells: list[Row], target: str) -> None:
             d, [c["error"] for c in mine], color=colour, marker=MARKERS[method], markersize=6, label=method, **style
         )
     panel.set(xscale="log", yscale="log")
+    panel.set_yticks(TICKS, [f"{value:g}" for value in TICKS])
+    panel.minorticks_off()
     panel.set_title(TITLES[target], color=INK, fontsize=11, loc="left")
     panel.grid(True, axis="y", which="both", color=GRID, linewidth=0.6)
     _tidy(panel)
@@ -278,7 +282,6 @@ def _draw_angles(panel: Any, cells: list[Row]) -> None:
     panel.set_xticks(DIMENSIONS, [str(value) for value in DIMENSIONS])
     panel.minorticks_off()
     panel.set_xlabel("dimension d", color=INK, fontsize=10)
-    panel.legend(loc="upper left", fontsize=8.5, frameon=False)
     panel.grid(True, axis="y", color=GRID, linewidth=0.6)
     _tidy(panel)
 

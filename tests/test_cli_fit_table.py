@@ -131,7 +131,7 @@ def test_json_is_one_object_and_a_pipe_gives_the_same(table, tmp_path, capsys, m
     ("options", "expected"),
     [
         ("--loss huber --delta 0.5", {"loss": "huber", "parameter": 0.5, "task_rule": "by the loss"}),
-        ("--loss absolute", {"loss": "absolute", "parameter": None, "task": "regression"}),
+        ("--affine none", {"affine": "none", "parameter": None, "task": "regression"}),
         ("--max-neurons 1 --relaxed --affine ridge", {"max_neurons": 1, "relaxed": True, "affine": "ridge"}),
         ("--interactions 2 --test-size 0.5 --seed 4", {"interactions": 2, "n_test": 60, "seed": 4}),
     ],

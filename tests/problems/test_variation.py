@@ -151,7 +151,7 @@ def test_repaired_pulls_meet_the_conditions_and_stay_in_the_domain(loss, affine,
     if not problem.loss.separable:
         disturbance -= disturbance.mean(axis=1, keepdims=True)
     R = problem.repaired(R + disturbance)
-    size = float(np.abs(R).max()) + 1e-3
+    size = float(np.abs(R).max()) + 1.0
     np.testing.assert_allclose(R.sum(axis=0), 0.0, atol=1e-8 * size)
     if affine == "free":
         np.testing.assert_allclose(problem.X.T @ R, 0.0, atol=1e-8 * size)
@@ -169,13 +169,16 @@ def test_repaired_pulls_meet_the_conditions_and_stay_in_the_domain(loss, affine,
 def test_the_pulls_of_the_best_affine_function_close_the_gap_where_lam_is_large(loss, affine):
     rng = np.random.default_rng(3)
     X, Y = rng.standard_normal((40, 2)), targets(rng, loss, 40, 1)
-    problem = RBV2Problem.from_samples(X, Y, lam=1e4, loss=loss, affine=affine)
+    problem = RBV2Problem.from_samples(X, Y, lam=1e4, loss=loss, affine=affine, ridge=0.7)
     if loss in ("absolute", "quantile"):
         pytest.skip("pulls at a kink are not unique; the solver finds them")
     fit = problem.fit_affine()
     net = problem.uncentred(ShallowNet(np.zeros((0, 2)), [], np.zeros((0, problem.n_outputs)), fit.A, fit.c))
     R = problem.dual_point(net)
-    certificate = problem.certify(net, R, dual_norm(problem, R).upper)
+    upper = dual_norm(problem, R).upper
+    certificate = problem.certify(net, R, upper)
+    # A certificate never shows a bound above the value, so look at the bound itself.
+    assert problem.dual_bound(R, upper) == pytest.approx(certificate.primal, rel=1e-9)
     assert certificate.gap <= 1e-10
     assert certificate.scope == "function_space"
 
@@ -188,8 +191,9 @@ def test_a_squared_loss_takes_the_best_point_of_the_ray(seed):
     upper = dual_norm(problem, R, level="exact").upper
     if upper == 0.0:
         return
-    values = [problem.dual_value(t * R) for t in np.linspace(0.0, problem.lam / upper, 200)]
-    assert problem.dual_bound(R, upper) >= max(values) - 1e-12 * (1.0 + abs(max(values)))
+    values = [problem.dual_value(t * R) for t in np.linspace(0.0, problem.lam / upper, 2001)]
+    best = max(values)
+    assert best - 1e-12 * (1.0 + abs(best)) <= problem.dual_bound(R, upper) <= best + 1e-5 * (1.0 + abs(best))
 
 
 # ------------------------------------------------------------------------- affine part
@@ -248,7 +252,7 @@ def test_poisson_against_scikit_learn():
 @pytest.mark.parametrize("loss", [Huber(0.5), "squared_hinge", "logistic", "poisson", "multinomial"])
 @every_affine
 def test_other_losses_against_bfgs(loss, affine):
-    X, z, s, rng = affine_samples(4, 30)
+    X, _, s, rng = affine_samples(4, 30)
     name = loss if isinstance(loss, str) else "huber"
     Y = targets(rng, name, 30, 1)
     problem = RBV2Problem.from_samples(X, Y, lam=1.0, loss=loss, weights=s, affine=affine, ridge=0.4)
@@ -281,7 +285,7 @@ def test_a_huber_loss_finds_targets_that_are_far_from_zero(shift):
 
 @pytest.mark.parametrize("loss", ["squared", "huber", "logistic", "squared_hinge", "poisson", "multinomial"])
 def test_features_that_are_constant_or_depend_on_each_other(loss):
-    X, z, s, rng = affine_samples(5)
+    X, _, _, rng = affine_samples(5)
     Y = targets(rng, loss, 80, 1)
     plain = RBV2Problem.from_samples(X, Y, lam=1.0, loss=loss)
     more = RBV2Problem.from_samples(

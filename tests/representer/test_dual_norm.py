@@ -207,7 +207,7 @@ def test_a_network_that_the_problem_does_not_allow_is_not_certified(changes):
     try:
         certificate = certify(net, problem.X, problem.Y, 0.5, **changes)
     except ValueError as refusal:
-        assert "affine" in str(refusal) or "interactions" in str(refusal)  # noqa: PT017 - either will do
+        assert "affine" in str(refusal) or "interactions" in str(refusal)
     else:
         assert certificate.primal == np.inf
         assert "nan" not in certificate.sentence

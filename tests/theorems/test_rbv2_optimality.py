@@ -1,7 +1,8 @@
 """At a solution over R-BV² the dual function ``h`` nowhere exceeds ``lam`` and reaches it at every neuron.
 
-With r minus the derivative of the losses, ``h(w, b) = sum_n r_n (w' x_n - b)_+``: ``max ||h|| = lam``, ``h(w_k, b_k) = lam
-v_k / ||v_k||`` at unit input weights, and r vanishes along the affine functions [Parhi & Nowak 2021; Bach 2017].
+With r minus the derivative of the losses let ``h(w, b) = sum_n r_n (w' x_n - b)_+``. Then ``max ||h|| = lam`` over unit
+w, ``h(w_k, b_k) = lam v_k / ||v_k||`` at neurons with unit input weights, and r vanishes along the affine functions
+[Parhi & Nowak 2021; Bach 2017].
 """
 
 from __future__ import annotations

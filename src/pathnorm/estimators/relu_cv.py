@@ -23,7 +23,8 @@ Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 _LOOSE = 1e-2  # relative gap of fits that only serve to choose lam
-_PAST = 3  # values of lam tried beyond the best one
+_DENSE = 0.3  # neurons per sample beyond which no smaller lam is tried
+_PAST = 2  # values of lam tried beyond the best one
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -137,7 +138,7 @@ def _fold(
     lams: Vector,
     settings: dict[str, Any],
 ) -> tuple[Vector, Vector]:
-    """Held-out losses per sample and neurons along lam; NaN once the scores have risen for a while."""
+    """Held-out losses per sample and neurons along lam; NaN once the scores have risen for a while, or neurons abound."""
     train, held = split
     part = replace(
         problem,
@@ -158,6 +159,8 @@ def _fold(
             neurons[i] = net.n_neurons
             if i - int(np.nanargmin(scores)) >= _PAST and scores[i] > 1.02 * np.nanmin(scores):
                 break
+            if net.n_neurons > _DENSE * train.size:
+                break
     return scores, neurons
 
 
@@ -165,7 +168,7 @@ class ReLURegressorCV(_ChoosesLam, ReLURegressor):  # type: ignore[misc]
     """:class:`~pathnorm.ReLURegressor` with ``lam`` chosen by cross-validation.
 
     The held-out loss is followed along a grid from ``lam_max_`` down, with warm starts; a fold stops once its scores have
-    risen for a while. Fits of the folds are solved to a relative gap of 1e-2 and not certified; the final one, on all
+    risen for a while, or its network has three neurons for ten samples. Fits of the folds are solved to a relative gap of 1e-2 and not certified; the final one, on all
     samples, is.
 
     Parameters
@@ -202,8 +205,8 @@ class ReLURegressorCV(_ChoosesLam, ReLURegressor):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        n_lams: int = 15,
-        lam_ratio: float = 1e-4,
+        n_lams: int = 12,
+        lam_ratio: float = 5e-4,
         lams: ArrayLike | None = None,
         cv: Any = 5,
         one_standard_error: bool = False,
@@ -272,8 +275,8 @@ class ReLUClassifierCV(_ChoosesLam, ReLUClassifier):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        n_lams: int = 15,
-        lam_ratio: float = 1e-4,
+        n_lams: int = 12,
+        lam_ratio: float = 5e-4,
         lams: ArrayLike | None = None,
         cv: Any = 5,
         one_standard_error: bool = False,

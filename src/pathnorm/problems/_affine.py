@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,30 +63,44 @@ def _newton(problem: RBV2Problem, offset: Matrix, columns: Matrix, ridge: Matrix
             total = float((s * loss.value(Y, F + columns @ at)).sum())
         return total + 0.5 * float(ridge @ (at**2).sum(axis=1)) if np.isfinite(total) else np.inf
 
-    current = value(coef)
+    current, afar = value(coef), False
     for _ in range(_STEPS):
         outputs = F + columns @ coef
         gradient = (ridge[:, None] * coef - columns.T @ (s * loss.pull(Y, outputs))).ravel()
-        root = (np.sqrt(s)[:, :, None] * loss.root(Y, outputs, tangents)).reshape(-1, n_columns * n_outputs)
-        step = -solve_damped(root.T @ root + np.diag(penalty), gradient).reshape(coef.shape)
+        if afar:
+            stiff = s * loss.stiffness(Y, outputs)
+            matrix = np.einsum("nj,nd,nk->djk", columns, stiff, columns)
+            curvature = np.einsum("djk,de->jdke", matrix, np.eye(n_outputs)).reshape(penalty.size, -1)
+        else:
+            root = (np.sqrt(s)[:, :, None] * loss.root(Y, outputs, tangents)).reshape(-1, penalty.size)
+            curvature = root.T @ root
+        step = -solve_damped(curvature + np.diag(penalty), gradient).reshape(coef.shape)
         decrease = -float(gradient @ step.ravel())
-        if not decrease > 1e-26 * max(abs(current), 1e-300):
-            break
-        length, found = 1.0, False
-        while length > 1e-9:
-            trial = value(coef + length * step)
-            if trial <= current - 1e-4 * length * decrease:
-                found = True
+        length = _length(value, coef, step, current) if decrease > 1e-26 * max(abs(current), 1e-300) else 0.0
+        if length == 0.0:
+            if afar or loss.smooth:
                 break
-            length *= 0.5
-        if not found:
-            # Rounding hides what is left of the decrease; the gradient is what counts, so take the last step.
-            trial = value(coef + step)
-            if trial <= current + 1e-13 * abs(current):
-                coef = coef + step
+            # Newton's method sees no curvature, or too little: go on with that of reweighted least squares.
+            afar = True
+            continue
+        coef, before, current = coef + length * step, current, value(coef + length * step)
+        if decrease <= 1e-16 * abs(current):
             break
-        coef, current = coef + length * step, trial
+        # Back to Newton's steps as soon as one of the other kind has helped.
+        afar = afar and before - current <= 1e-3 * decrease
     return coef
+
+
+def _length(value: Callable[[Matrix], float], coef: Matrix, step: Matrix, current: float) -> float:
+    """Length of a step that descends, zero if there is none."""
+    length = 1.0
+    while length > 1e-9:
+        trial = value(coef + length * step)
+        # Where rounding hides what is left of the decrease, the gradient is what counts: the full step is taken.
+        if trial < current or (length == 1.0 and trial <= current + 1e-14 * abs(current)):
+            return length
+        length *= 0.5
+    return 0.0
 
 
 def solve_damped(matrix: Matrix, right: Matrix) -> Matrix:
@@ -103,4 +118,4 @@ def solve_damped(matrix: Matrix, right: Matrix) -> Matrix:
         if np.isfinite(solution).all():
             return np.asarray(solution)
         damping = max(1e-13, 100.0 * damping)
-    return np.asarray(right / scale**2)
+    return np.zeros_like(right)

@@ -43,6 +43,8 @@ class Loss(Protocol):
     merges: ClassVar[bool]
     # Whether the loss of a sample is a sum over outputs.
     separable: ClassVar[bool]
+    # Whether Newton's method alone finds the minimum: no flat parts away from it.
+    smooth: ClassVar[bool]
 
     def value(self, y: Vector, f: Vector) -> Vector:
         """Loss of the prediction f."""
@@ -55,6 +57,9 @@ class Loss(Protocol):
 
     def largest_curvature(self, y: Vector, f: Vector) -> Vector:
         """Bound (N,) of the second derivative (D, D) of each sample in the spectral norm."""
+
+    def stiffness(self, y: Vector, f: Vector) -> Vector:
+        """A curvature for steps from afar: positive where the loss is flat but not at its minimum."""
 
     def root(self, y: Vector, f: Vector, tangents: Vector) -> Vector:
         """``L' t`` for tangents (N, D, P), where ``L L'`` is the second derivative (D, D) of a sample."""
@@ -74,6 +79,7 @@ class _Separable:
 
     __slots__ = ()
     separable: ClassVar[bool] = True
+    smooth: ClassVar[bool] = True
 
     def curvature(self, y: Vector, f: Vector) -> Vector:
         raise NotImplementedError
@@ -81,8 +87,26 @@ class _Separable:
     def largest_curvature(self, y: Vector, f: Vector) -> Vector:
         return np.asarray(self.curvature(y, f).max(axis=-1))
 
+    def stiffness(self, y: Vector, f: Vector) -> Vector:
+        return self.curvature(y, f)
+
     def root(self, y: Vector, f: Vector, tangents: Vector) -> Vector:
         return np.asarray(np.sqrt(self.curvature(y, f))[..., None] * tangents)
+
+
+class _Residual(_Separable):
+    """Losses of the residual ``y - f`` with pulls that stop growing: reweighted least squares gives their stiffness."""
+
+    __slots__ = ()
+    smooth: ClassVar[bool] = False
+
+    def pull(self, y: Vector, f: Vector) -> Vector:
+        raise NotImplementedError
+
+    def stiffness(self, y: Vector, f: Vector) -> Vector:
+        r = y - f
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.curvature(y, f) > 0.0, self.curvature(y, f), np.nan_to_num(self.pull(y, f) / r))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +135,7 @@ class Squared(_Separable):
 
 
 @dataclass(frozen=True, slots=True)
-class Huber(_Separable):
+class Huber(_Residual):
     """``r^2 / 2`` where ``|r| <= delta`` and ``delta (|r| - delta / 2)`` beyond, with ``r = y - f`` [Huber 1964]."""
 
     delta: float = 1.0
@@ -143,7 +167,7 @@ class Huber(_Separable):
 
 
 @dataclass(frozen=True, slots=True)
-class Pinball(_Separable):
+class Pinball(_Residual):
     """``max(low r, high r)`` with ``r = y - f`` and ``low < 0 < high``.
 
     ``(-1, 1)`` is the absolute loss, ``(q - 1, q)`` that of the q-th quantile [Koenker, Bassett 1978].
@@ -179,7 +203,7 @@ class Pinball(_Separable):
 
 
 @dataclass(frozen=True, slots=True)
-class SmoothedPinball(_Separable):
+class SmoothedPinball(_Residual):
     """``max_g g r - g^2 / (2 sharpness)`` over ``low <= g <= high``: the pinball loss with its kink rounded off."""
 
     low: float
@@ -297,6 +321,7 @@ class Multinomial:
 
     merges: ClassVar[bool] = True
     separable: ClassVar[bool] = False
+    smooth: ClassVar[bool] = True
 
     def value(self, y: Vector, f: Vector) -> Vector:
         top = f.max(axis=-1, keepdims=True)
@@ -319,6 +344,9 @@ class Multinomial:
     def largest_curvature(self, y: Vector, f: Vector) -> Vector:
         # Gershgorin: p_d (1 - p_d) on the diagonal and as much beside it.
         return np.asarray(np.minimum(0.5, 2.0 * self.curvature(y, f).max(axis=-1)))
+
+    def stiffness(self, y: Vector, f: Vector) -> Vector:
+        return self.curvature(y, f)
 
     def root(self, y: Vector, f: Vector, tangents: Vector) -> Vector:
         p = self._shares(f)

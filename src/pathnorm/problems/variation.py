@@ -58,6 +58,8 @@ class RBV2Problem:
         What was subtracted from the samples; networks are functions of the samples as they came.
     interactions : int or None
         Neurons may see at most that many features, 1 or 2; any number for None.
+    ridge_follows : bool
+        Whether :meth:`with_lam` keeps the ridge equal to ``lam``.
 
     References
     ----------
@@ -74,6 +76,7 @@ class RBV2Problem:
     ridge: float
     origin: Vector
     interactions: int | None = None
+    ridge_follows: bool = False
     _memory: dict[str, Matrix] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -135,7 +138,8 @@ class RBV2Problem:
         chosen.check(targets)
         origin = np.average(points, axis=0, weights=s)
         strength = float(lam) if ridge is None else float(ridge)
-        return cls(points - origin, targets, s, float(lam), chosen, affine, strength, origin, interactions)
+        follows = ridge is None
+        return cls(points - origin, targets, s, float(lam), chosen, affine, strength, origin, interactions, follows)
 
     # ------------------------------------------------------------------------- shapes
 
@@ -155,8 +159,8 @@ class RBV2Problem:
         return int(self.Y.shape[1])
 
     def with_lam(self, lam: float) -> RBV2Problem:
-        """The same problem at another ``lam``; a ridge that was equal to ``lam`` stays equal to it."""
-        ridge = float(lam) if self.ridge == self.lam else self.ridge
+        """The same problem at another ``lam``; a ridge that was not given stays equal to it."""
+        ridge = float(lam) if self.ridge_follows else self.ridge
         return replace(self, lam=float(lam), ridge=ridge)
 
     def with_loss(self, loss: Loss, Y: Matrix | None = None) -> RBV2Problem:

@@ -23,6 +23,7 @@ Matrix = NDArray[np.float64]
 Certify = Literal["auto", "exact", "search"]
 CERTIFY = ("auto", "exact", "search")
 _MOST_EXACT, _MOST_BOUNDED = 3, 5  # dimensions
+_SHORT = 1.0  # seconds
 _ROUNDING = 1e-12
 
 
@@ -134,7 +135,9 @@ def _exact(problem: RBV2Problem, X: Matrix, R: Matrix, level: Certify, seconds: 
         if level != "exact" and views * exact_cost(samples, order) > seconds:
             return None
         return exact_search_structured(X, R, order=order, deadline=deadline)
-    if dimension > _MOST_EXACT or (level != "exact" and exact_cost(samples, dimension) > seconds):
+    # In three dimensions branch and bound is faster, unless the samples are few.
+    longest = seconds if dimension < _MOST_EXACT else min(seconds, _SHORT)
+    if dimension > _MOST_EXACT or (level != "exact" and exact_cost(samples, dimension) > longest):
         return None
     return exact_search(X, R, deadline=deadline)
 

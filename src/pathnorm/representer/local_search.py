@@ -128,7 +128,8 @@ class LocalSearch:
         per_view = max(8, scans // max(len(views), 1))
         drawn = np.concatenate([self._drawn(X, seen, per_view) for seen in views])
         if self.interactions == 1:
-            drawn = np.abs(drawn[::per_view])  # one direction per feature
+            single = np.abs(drawn[::per_view])  # two directions per feature
+            drawn = np.concatenate((single, -single))
         best, _ = _scan(X, R, drawn, max(climbs, 2 * d))
         W = np.concatenate((given, drawn[best]))
         stuck = np.full((len(W), d + 1), -1)

@@ -19,7 +19,7 @@ _MOST_HINGES = 200_000
 
 
 def activation_patterns(X: ArrayLike, *, count: int | None = None, seed: int = 0) -> Patterns:
-    """Distinct patterns ``1[w' x_n >= b]`` (P, N) over directions and offsets, sorted; all of them if no count is given.
+    """Distinct patterns ``1[w' x_n >= b]`` (P, N) over directions and offsets, sorted; all of them without a count.
 
     Hinges cut the samples in two, so samples in general position have ``2 sum_{k <= d} C(N - 1, k)`` patterns, and the
     complement of a pattern is one too [Cover 1965]. Every cell of (w, b) reaches a hinge through as many independent

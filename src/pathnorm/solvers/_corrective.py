@@ -28,6 +28,10 @@ def corrected(problem: RBV2Problem, at: Iterate, *, tol: float = 1e-10, max_step
     is eliminated, and a multitask lasso on the moments of what is left is solved. The squared loss takes one step. The
     objective never rises. For the squared loss ``tol`` is the relative gap of that lasso.
     """
+    if not len(at.atoms):
+        fit = problem.fit_affine()
+        new = Iterate.of(problem, at.atoms, fit.A, fit.c)
+        return new if new.value < at.value else at
     features = at.atoms.features(problem.X)
     columns = affine_columns(problem)
     quadratic, first = isinstance(problem.loss, Squared), at.value

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,8 @@ _PRECISE = 1e-3  # gap of the lasso of a round, over the gap before it
 _LITTLE = 0.02  # share of the gain of a round that a step must reach to be followed by another
 _WORSE = 3.0  # gaps by which carried neurons may raise the objective before the others adjust
 _PATIENCE = 6  # rounds without progress until giving up
-_MULTIPLIER_STEPS = 8
+_MULTIPLIER_STEPS = 25
+_RIDGE_STEPS = 8
 _ONE_THREAD_SAMPLES = 20_000
 _MOST_ENTRIES = 60_000_000  # of the matrix of a Newton step; beyond, neurons only drift
 _WIDE_ENTRIES = 2000  # samples times features beyond which a wide network is trained first
@@ -106,14 +107,28 @@ def rbv2_lam_max(problem: RBV2Problem, *, seconds: float = 30.0, seed: int = 0) 
 
     Exact where every neuron can be examined, otherwise the largest that a search found.
     """
+    largest = _affine_norm(problem, seconds, seed)
+    if problem.affine != "ridge" or not problem.ridge_follows:
+        return largest
+    # The ridge moves with lam: from the side where the solution is affine, down to where lam is the dual norm.
+    largest = _affine_norm(replace(problem, affine="none"), seconds, seed)
+    for _ in range(_RIDGE_STEPS):
+        smaller = _affine_norm(problem.with_lam(largest), seconds, seed) if largest > 0.0 else 0.0
+        if smaller >= largest * (1.0 - 1e-3):
+            break
+        largest = smaller
+    return largest
+
+
+def _affine_norm(problem: RBV2Problem, seconds: float, seed: int) -> float:
+    """Dual norm of the pulls of the best affine function."""
     if isinstance(problem.loss, Pinball):
-        # Far beyond any lam that matters the solution is affine, and the solver makes its pulls.
         R = affine_pulls(problem)
     else:
         R = problem.repaired(problem.pulls(problem.fit_affine().outputs))
     if _negligible(problem, R):
         return 0.0
-    found = LocalSearch(problem.X, interactions=problem.interactions, seed=seed)(R, scans=1024, climbs=96)
+    found = LocalSearch(problem.X, interactions=problem.interactions, seed=seed)(R, scans=512, climbs=32)
     height = float(found.heights.max(initial=0.0))
     norm = dual_norm(problem, R, seconds=min(seconds, 5.0), found=height)
     return max(norm.lower, height)
@@ -128,7 +143,7 @@ def affine_pulls(problem: RBV2Problem) -> Matrix:
     for _ in range(_MULTIPLIER_STEPS):
         smooth = problem.with_loss(SmoothedPinball(loss.low, loss.high, sharpness), problem.Y + G / sharpness)
         G = smooth.loss.pull(smooth.Y, smooth.fit_affine().outputs)
-        sharpness *= 3.0
+        sharpness *= 2.0
     return problem.repaired(problem.weights[:, None] * G)
 
 
@@ -195,7 +210,7 @@ class _Run:
             R = exact.repaired(exact.weights[:, None] * G) if end.R is None else end.R
             if primal - exact.dual_bound(R, upper) <= tol * abs(primal):
                 break
-            sharpness *= 3.0
+            sharpness *= 2.0
         self.problem, self.tol = exact, tol
         if max_neurons is not None and len(at.atoms) > max_neurons:
             smoothed = exact.with_loss(smooth, exact.Y + G / sharpness)
@@ -236,7 +251,9 @@ class _Run:
             if self.progress is not None:
                 self.progress(count, gap)
             norm = None
-            if gap <= 0.5 * self.tol or _negligible(problem, R):
+            if _negligible(problem, R):
+                R = np.zeros_like(R)
+            if gap <= 0.5 * self.tol or not R.any():
                 # The search sees nothing more; whoever knows better says so and names neurons.
                 norm = self._bound(R, height, at, max(deadline - time.perf_counter(), 0.1 * self.seconds))
                 gap = self._gap(at, R, norm.upper if norm.method != "search" else norm.lower)
