@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -31,6 +32,16 @@ REGRESSION = ("squared", "huber", "absolute", "quantile", "poisson")
 CLASSIFICATION = ("logistic", "squared_hinge")
 
 
+def checked_weights(sample_weight: ArrayLike | None, X: Matrix) -> Matrix | None:
+    """Weights (N,), not negative and not all zero."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(_check_sample_weight(sample_weight, X, ensure_non_negative=True))
+    if not (weights > 0.0).any():
+        raise ValueError("sample_weight must be positive for some samples; got zeros only, which leaves no samples.")
+    return weights
+
+
 class _ReLUBase(BaseEstimator):  # type: ignore[misc]
     """What regression and classification share: from samples to a certified network."""
 
@@ -51,8 +62,9 @@ class _ReLUBase(BaseEstimator):  # type: ignore[misc]
 
     def _fit(self, X: Matrix, Y: Matrix, loss: Loss, sample_weight: ArrayLike | None) -> Self:
         """Standardise, solve, and store what was learnt."""
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        weights = checked_weights(sample_weight, X)
         self._refuse()
+        self._kept = np.ones(len(X), bool) if weights is None else weights > 0.0
         previous = self._inner if self.warm_start and hasattr(self, "_inner") else None
         if previous is not None and (previous.W.shape[1], previous.c.size) != (X.shape[1], Y.shape[1]):
             previous = None
@@ -84,7 +96,7 @@ class _ReLUBase(BaseEstimator):  # type: ignore[misc]
             seed=seed,
         )
         self.certificate_ = self.solution_.certificate
-        self.n_iter_ = self.solution_.n_iter
+        self.n_iter_ = max(1, self.solution_.n_iter)
         self._seed = seed
         self._inner = self.solution_.coef
         if self.relaxed:
@@ -344,6 +356,12 @@ class ReLURegressor(RegressorMixin, _ReLUBase):  # type: ignore[misc]
         return tags
 
 
+def _has_probabilities(model: Any) -> bool:
+    if model.loss == "logistic":
+        return True
+    raise AttributeError(f'probabilities need loss="logistic"; got {model.loss!r}. Use decision_function.')
+
+
 class ReLUClassifier(ClassifierMixin, _ReLUBase):  # type: ignore[misc]
     """Shallow ReLU network for classes, at the global optimum of its weight decay, with a certificate.
 
@@ -434,8 +452,9 @@ class ReLUClassifier(ClassifierMixin, _ReLUBase):  # type: ignore[misc]
             raise ValueError(
                 f"At least two classes are needed to tell them apart; got one class: {self.classes_[0]!r}."
             )
-        if sample_weight is not None:
-            seen = np.unique(labels[np.asarray(sample_weight) > 0.0])
+        weights = checked_weights(sample_weight, X)
+        if weights is not None:
+            seen = np.unique(labels[weights > 0.0])
             if seen.size < 2:
                 raise ValueError("At least two classes need a positive sample_weight; got one class with weight.")
         if self.classes_.size == 2:
@@ -459,10 +478,9 @@ class ReLUClassifier(ClassifierMixin, _ReLUBase):  # type: ignore[misc]
         chosen = (F > 0.0).astype(int) if F.ndim == 1 else F.argmax(axis=1)
         return np.asarray(self.classes_[chosen])
 
+    @available_if(_has_probabilities)
     def predict_proba(self, X: ArrayLike) -> Matrix:
         """Probabilities (M, C) of the classes; for the logistic loss."""
-        if self.loss != "logistic":
-            raise AttributeError(f'probabilities need loss="logistic"; got {self.loss!r}. Use decision_function.')
         F = self._outputs(X)
         if self.classes_.size == 2:
             return np.hstack((expit(-F), expit(F)))

@@ -113,6 +113,14 @@ class _ChoosesLam:
             splitter = kind(cv, shuffle=True, random_state=seed)
         else:
             splitter = check_cv(cv, labels, classifier=classes)
+        kept: NDArray[np.bool_] = self._kept  # type: ignore[attr-defined]
+        place = np.cumsum(kept) - 1
+        if not isinstance(cv, int):
+            # Splits of the caller count all samples, those of weight zero too.
+            everyone = np.empty(kept.size, dtype=labels.dtype)
+            everyone[kept], everyone[~kept] = labels, labels[0]
+            splits = splitter.split(np.zeros((kept.size, 1)), everyone)
+            return [(place[train[kept[train]]], place[held[kept[held]]]) for train, held in splits]
         with warnings.catch_warnings():
             # A class with fewer members than folds: some folds go without it.
             warnings.simplefilter("ignore", UserWarning)

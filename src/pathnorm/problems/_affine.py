@@ -105,7 +105,10 @@ def _length(value: Callable[[Matrix], float], coef: Matrix, step: Matrix, curren
 
 def solve_damped(matrix: Matrix, right: Matrix) -> Matrix:
     """Solve with a positive semidefinite matrix, scaled and damped as little as a Cholesky factor needs."""
-    scale = np.sqrt(np.maximum(np.diag(matrix), 1e-300 + 1e-15 * float(np.diag(matrix).max(initial=0.0))))
+    largest = float(np.diag(matrix).max(initial=0.0))
+    if not largest > 0.0:
+        return np.zeros_like(right)
+    scale = np.sqrt(np.maximum(np.diag(matrix), 1e-15 * largest))
     scaled = matrix / scale[:, None] / scale
     damping = 0.0
     for _ in range(8):

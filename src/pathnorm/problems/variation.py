@@ -10,9 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
-from pathnorm.problems._affine import AffineFit, affine_fit
+from pathnorm.problems._affine import AffineFit, affine_fit, solve_damped
 from pathnorm.problems.certificate import Certificate
-from pathnorm.problems.losses import SHALLOW_LOSSES, Loss, Squared, loss_of
+from pathnorm.problems.losses import (
+    SHALLOW_LOSSES,
+    Huber,
+    Logistic,
+    Loss,
+    Pinball,
+    SmoothedPinball,
+    Squared,
+    SquaredHinge,
+    loss_of,
+)
 from pathnorm.spaces import ShallowNet
 
 __all__ = ["AFFINE", "Affine", "RBV2Problem"]
@@ -219,8 +229,8 @@ class RBV2Problem:
         return self.repaired(self.pulls(self.fit_affine(hidden).outputs))
 
     def repaired(self, R: Matrix) -> Matrix:
-        """The nearest pulls that meet the conditions on the affine part, moved into the domain of the loss."""
-        R = self._orthogonal(R)
+        """Pulls that meet the conditions on the affine part, moved into the domain of the loss."""
+        R = self._orthogonal(self._balanced(R))
         low, high = self.loss.domain(self.Y)
         s = self.weights[:, None]
         outside = np.maximum(low * s - R, R - high * s)
@@ -230,13 +240,33 @@ class RBV2Problem:
         if (low * s < 0.0).all() and (high * s > 0.0).all():
             inside = np.zeros_like(R)
         else:
-            inside = self._once("inside", lambda: self._orthogonal(self.pulls(self.fit_affine().outputs)))
+            inside = self._once("inside", self._inside)
         with np.errstate(divide="ignore", invalid="ignore"):
             room = np.where(outside > 0.0, np.where(low * s > R, inside - low * s, high * s - inside), np.inf)
             step = np.where(outside > 0.0, outside / (outside + np.maximum(room, 0.0)), 0.0)
         blend = min(1.0, float(np.nanmax(step)) * (1.0 + 1e-12) + 1e-15)
         R = (1.0 - blend) * R + blend * inside
         return np.asarray(np.clip(R, low * s, high * s))
+
+    def _inside(self) -> Matrix:
+        """Feasible pulls strictly inside the domain: those of the best affine function, with a loss that is never flat."""
+        problem = self
+        if isinstance(self.loss, SquaredHinge):
+            problem = self.with_loss(Logistic(), 0.5 * (self.Y + 1.0))
+        return self._orthogonal(problem.pulls(problem.fit_affine().outputs))
+
+    def _balanced(self, R: Matrix) -> Matrix:
+        """Meet the conditions by changes in proportion to the pulls: what was inside the domain stays there."""
+        if not isinstance(self.loss, SquaredHinge):
+            return R
+        columns = np.ones((self.n_samples, 1)) if self.affine != "free" else affine_basis(self.X)
+        balanced = R.copy()
+        for q in range(self.n_outputs):
+            size = np.abs(R[:, q])
+            change = columns @ solve_damped(columns.T @ (size[:, None] * columns), columns.T @ R[:, q])
+            if (np.abs(change) < 1.0).all():
+                balanced[:, q] -= size * change
+        return balanced
 
     def _orthogonal(self, R: Matrix) -> Matrix:
         """Project on pulls without a mean, and without a slope where the affine part is free; twice, for rounding."""
@@ -282,7 +312,20 @@ class RBV2Problem:
         The upper bound comes from :func:`pathnorm.representer.dual_norm`; :func:`pathnorm.certify` does all of it.
         """
         primal = self.value(net)
+        if abs(primal) <= self.rounding:
+            # Nothing is left of the data: an interpolation, up to rounding.
+            return Certificate(primal=primal, dual=primal, scope="function_space")
         return Certificate(primal=primal, dual=min(primal, self.dual_bound(R, upper)), scope="function_space")
+
+    @property
+    def rounding(self) -> float:
+        """An objective that is as good as zero: what rounding leaves of the losses of the best constant."""
+        if not isinstance(self.loss, Squared | Huber | Pinball | SmoothedPinball):
+            return 0.0
+        r = np.abs(self.Y - np.average(self.Y, axis=0, weights=self.weights))
+        if isinstance(self.loss, Pinball):
+            return 1e-13 * float((self.weights[:, None] * (r + np.abs(self.Y))).sum())
+        return 1e-24 * float((self.weights[:, None] * (r**2 + self.Y**2)).sum())
 
 
 def affine_basis(X: Matrix) -> Matrix:

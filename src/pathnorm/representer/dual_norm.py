@@ -197,6 +197,12 @@ def certify(
     seed : int
         Of the search.
 
+    Raises
+    ------
+    ValueError
+        If the network is not a member: ``affine="none"`` with a slope, or neurons that see more than ``interactions``
+        features.
+
     Returns
     -------
     Certificate
@@ -214,6 +220,12 @@ def certify(
     problem = RBV2Problem.from_samples(
         X, y, lam=lam, loss=loss, weights=sample_weight, affine=affine, ridge=ridge, interactions=interactions
     )
+    if not np.isfinite(problem.value(net)):
+        raise ValueError(
+            "the network must be in the class over which it is certified; its objective is infinite or NaN. With "
+            f'affine={affine!r} and interactions={interactions!r}: affine="none" needs A = 0, interactions need neurons '
+            "that see so few features."
+        )
     return certify_network(problem, net, level=level, seconds=seconds, seed=seed)
 
 

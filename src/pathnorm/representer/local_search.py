@@ -83,7 +83,7 @@ class LocalSearch:
         if self.interactions:
             pieces = self._structured(X, pulls, given, (scans, climbs))
         else:
-            drawn = self._drawn(X, np.arange(X.shape[1]), scans)
+            drawn = self._drawn(X, self.varying, scans)
             best, _ = _scan(X, pulls, drawn, climbs)
             first = _climbed(X, pulls, given, _ARCS)
             second = _climbed(X, pulls, drawn[best], _ARCS if X.shape[1] <= 3 else _FEWER_ARCS)
@@ -96,6 +96,7 @@ class LocalSearch:
                 best_offsets(W[block] @ self.X.T, R, hinge[block], np.empty(len(W[block])))
                 if not self.interactions:
                     W[block] = _risen(self.X, R, W[block], hinge[block])
+                    best_offsets(W[block] @ self.X.T, R, hinge[block], np.empty(len(W[block])))
             stuck = np.full((len(W), self.X.shape[1] + 1), -1)
             stuck[:, 0] = hinge
             size = np.ones(len(W), np.int64)
@@ -109,7 +110,8 @@ class LocalSearch:
         """Directions on the given features: half of them normal, half of them between two samples."""
         W = np.zeros((count, self.X.shape[1]))
         i, j = self.rng.integers(len(X), size=(2, count))
-        scale = np.std(X[:, seen], axis=0) + 1e-300
+        scale = np.std(X[:, seen], axis=0)
+        scale = np.where(scale > 0.0, scale, 1.0)
         between = X[i][:, seen] - X[j][:, seen]
         between[~between.any(axis=1)] = 1.0
         W[:, seen] = np.where(np.arange(count)[:, None] % 2 == 0, self.rng.normal(size=between.shape) / scale, between)

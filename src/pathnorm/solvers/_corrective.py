@@ -18,6 +18,7 @@ from pathnorm.solvers.multitask_lasso import multitask_lasso
 __all__ = ["corrected"]
 
 Matrix = NDArray[np.float64]
+_LEAST_FLOOR = 1e-3
 _LITTLE = 0.02  # share of the gain of all steps that a step must reach to be followed by another
 
 
@@ -35,8 +36,16 @@ def corrected(problem: RBV2Problem, at: Iterate, *, tol: float = 1e-10, max_step
     features = at.atoms.features(problem.X)
     columns = affine_columns(problem)
     quadratic, first = isinstance(problem.loss, Squared), at.value
+    floor = _LEAST_FLOOR
     for _ in range(1 if quadratic else max_steps):
-        new = _step(problem, at, (features, columns), tol if quadratic else 1e-10)
+        new, length = _step(problem, at, (features, columns), floor, tol if quadratic else 1e-10)
+        if length < 0.5 and floor < 1.0 and not quadratic:
+            # The loss bends more on the way than here: a stiffer model goes less far, and gets there.
+            floor = min(1.0, 30.0 * floor)
+            if new is not None:
+                at = new
+            continue
+        floor = max(_LEAST_FLOOR, floor / 3.0)
         done = new is None or at.value - new.value <= max(_LITTLE * (first - new.value), 1e-13 * abs(first))
         if new is not None:
             at = new
@@ -46,13 +55,17 @@ def corrected(problem: RBV2Problem, at: Iterate, *, tol: float = 1e-10, max_step
     return Iterate(at.atoms.select(kept), at.A, at.c, at.outputs, at.value) if not kept.all() else at
 
 
-def _step(problem: RBV2Problem, at: Iterate, dictionary: tuple[Matrix, Matrix], tol: float) -> Iterate | None:
-    """One proximal Newton step with backtracking; None if there is no descent."""
+def _step(
+    problem: RBV2Problem, at: Iterate, dictionary: tuple[Matrix, Matrix], floor: float, tol: float
+) -> tuple[Iterate | None, float]:
+    """One proximal Newton step with backtracking, and its length; None if there is no descent.
+
+    No sample counts with less than ``floor`` times the largest curvature.
+    """
     features, columns = dictionary
     s = problem.weights
     curvature = s * problem.loss.largest_curvature(problem.Y, at.outputs)
-    # A floor where the loss is flat: its minimum is then found by a few more steps.
-    curvature = np.maximum(curvature, 1e-3 * float(curvature.mean()) + 1e-12 * float(s.mean()))
+    curvature = np.maximum(curvature, s * (floor * float((curvature / s).max()) + 1e-12))
     root = np.sqrt(curvature)[:, None]
     pulls = problem.pulls(at.outputs) / root
     Phi, affine = root * features, root * columns
@@ -86,9 +99,9 @@ def _step(problem: RBV2Problem, at: Iterate, dictionary: tuple[Matrix, Matrix], 
         norm = float(np.linalg.norm(weights, axis=1).sum())
         value = objective(problem, outputs, norm, A)
         if value <= at.value:
-            return Iterate(at.atoms.with_outputs(weights), A, c, outputs, value)
+            return Iterate(at.atoms.with_outputs(weights), A, c, outputs, value), length
         length *= 0.5
-    return None
+    return None, 0.0
 
 
 def _orthonormal(columns: Matrix) -> tuple[Matrix, Matrix]:

@@ -149,8 +149,7 @@ def affine_pulls(problem: RBV2Problem) -> Matrix:
 
 def _negligible(problem: RBV2Problem, R: Matrix) -> bool:
     """Whether pulls are zero up to rounding: the affine part interpolates."""
-    scale = float(np.abs(problem.pulls(np.zeros_like(problem.Y))).max(initial=0.0)) + float(np.abs(problem.Y).max())
-    return bool(np.abs(R).max(initial=0.0) <= 1e-13 * max(scale, 1e-300) * len(R))
+    return bool(np.abs(R).max(initial=0.0) <= 1e-12 * max(float(np.abs(problem.Y).max()), 1e-300))
 
 
 @dataclass(slots=True)
@@ -251,7 +250,7 @@ class _Run:
             if self.progress is not None:
                 self.progress(count, gap)
             norm = None
-            if _negligible(problem, R):
+            if abs(at.value) <= problem.rounding:
                 R = np.zeros_like(R)
             if gap <= 0.5 * self.tol or not R.any():
                 # The search sees nothing more; whoever knows better says so and names neurons.
@@ -309,6 +308,8 @@ class _Run:
     # ------------------------------------------------------------------- certificate
 
     def _gap(self, at: Iterate, R: Matrix, upper: float) -> float:
+        if abs(at.value) <= self.problem.rounding:
+            return 0.0
         dual = self.problem.dual_bound(R, max(upper, 1e-300))
         return (at.value - dual) / max(abs(at.value), float(np.finfo(np.float64).tiny))
 
@@ -320,6 +321,9 @@ class _Run:
 
     def _finished(self, problem: RBV2Problem, at: Iterate, end: _End, R: Matrix | None = None) -> Solution:
         """The answer with a certificate for the pulls that belong to it."""
+        if not problem.loss.separable:
+            # Logits of all classes may move together; among equals, those that sum to zero.
+            at = replace(at, A=at.A - at.A.mean(axis=1, keepdims=True), c=at.c - at.c.mean())
         net = at.network(problem)
         norm = end.norm if end.R is not None else None
         R = end.R if end.R is not None else R

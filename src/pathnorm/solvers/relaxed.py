@@ -16,8 +16,8 @@ __all__ = ["relaxed_network"]
 def relaxed_network(problem: RBV2Problem, net: ShallowNet) -> ShallowNet:
     """Minimise the loss over output weights and affine part of the neurons of ``net``, directions and biases held.
 
-    With a ridge it applies to the output weights as to the affine part. Neurons are features here and the fit is that of
-    the best affine function; as many neurons as samples interpolate.
+    Neurons are features here and the fit is that of the best affine function; as many neurons as samples interpolate.
+    Where the affine part has a ridge, a hundredth of it is left, on output weights as well, so that there is a minimum.
     """
     inner = problem.centred(net)
     if inner.n_neurons == 0:
@@ -35,7 +35,7 @@ def relaxed_network(problem: RBV2Problem, net: ShallowNet) -> ShallowNet:
         loss = SmoothedPinball(loss.low, loss.high, 1e4 / max(spread, 1e-300))
     affine = "ridge" if problem.affine == "ridge" else "free"
     fit = replace(
-        problem, X=features, loss=loss, affine=affine, origin=np.zeros(features.shape[1]), interactions=None
+        problem, X=features, loss=loss, affine=affine, ridge=0.01 * problem.ridge, origin=np.zeros(features.shape[1]), interactions=None
     ).fit_affine()
     V = fit.A[d:]
     A = fit.A[:d] if free else np.zeros_like(inner.A)
