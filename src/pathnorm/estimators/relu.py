@@ -115,8 +115,8 @@ class _ReLUBase(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: ArrayLike) -> Matrix:
         """``f`` (M, D), before any link, computed in the standardised coordinates."""
         check_is_fitted(self)
-        points = validate_data(self, X, dtype=np.float64, reset=False)
-        return self._inner(self.standard_.transform(points))
+        points = np.asarray(validate_data(self, X, dtype=np.float64, reset=False))
+        return np.asarray(self._inner(self.standard_.transform(points)))
 
     @property
     def lam_max_(self) -> float:
@@ -194,9 +194,10 @@ class ReLURegressor(RegressorMixin, _ReLUBase):  # type: ignore[misc]
         sum_n s_n loss(y_n, f(x_n))  +  lam * R-TV²(f)
 
     where ``R-TV²(f)`` is the second-order total variation in the Radon domain: of a network
-    ``f(x) = sum_k v_k (w_k' x - b_k)_+ + A' x + c`` it is the path norm ``sum_k ||w_k||_2 ||v_k||_2``, half the smallest
-    sum of squared weights of networks that are f. Biases and the affine part are free. Some solution is a network with
-    fewer than N neurons [PN21]; what is found is certified from the answer alone. Several outputs share neurons [SPNS24].
+    ``f(x) = sum_k v_k (w_k' x - b_k)_+ + A' x + c`` it is the path norm ``sum_k ||w_k||_2 ||v_k||_2``, half the
+    smallest sum of squared weights of networks that are f. Biases and the affine part are free. Some solution is a
+    network with fewer than N neurons [PN21]; what is found is certified from the answer alone. Several outputs share
+    neurons [SPNS24].
 
     Parameters
     ----------
@@ -209,8 +210,8 @@ class ReLURegressor(RegressorMixin, _ReLUBase):  # type: ignore[misc]
     quantile : float
         For quantile: which one, in (0, 1).
     interactions : {None, 1, 2}
-        Neurons see at most that many features: an additive model, or one with pairwise terms. Its certificate is exact in
-        any dimension.
+        Neurons see at most that many features: an additive model, or one with pairwise terms. Its certificate is
+        exact in any dimension.
     affine : {"free", "ridge", "none"}
         Whether ``A`` is free, costs ``ridge ||A||^2 / 2``, or is zero; ``c`` is always free. A free affine part
         interpolates where d + 1 >= N, and for poisson has no best value where counts can be separated from zeros.
@@ -221,8 +222,8 @@ class ReLURegressor(RegressorMixin, _ReLUBase):  # type: ignore[misc]
         feature is divided by its standard deviation; ``lam``, path norm and ``certificate_`` refer to that,
         ``network_`` to the features as they came.
     relaxed : bool
-        Refit the output weights and the affine part of the selected neurons without penalty, which removes the shrinkage;
-        ``certificate_`` still speaks of the penalised network, ``solution_.coef``.
+        Refit the output weights and the affine part of the selected neurons without penalty, which removes the
+        shrinkage; ``certificate_`` still speaks of the penalised network, ``solution_.coef``.
     certify : {"auto", "exact", "search"}
         How neurons beyond the answer are looked at: by the strongest method that is likely to end in
         ``certify_seconds``, all of them however long it takes (up to three dimensions, or with interactions), or by a
@@ -334,11 +335,11 @@ class ReLURegressor(RegressorMixin, _ReLUBase):  # type: ignore[misc]
         return self._fit(X, Y, loss, sample_weight)
 
     def _checked(self, X: ArrayLike, y: ArrayLike) -> tuple[Matrix, Matrix, Loss]:
-        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
+        points, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         loss = loss_of(self.loss, delta=self.delta, quantile=self.quantile, among=REGRESSION)
         Y = np.asarray(y, dtype=np.float64)
         self._one_output = Y.ndim == 1
-        return X, Y[:, None] if Y.ndim == 1 else Y, loss
+        return np.asarray(points), Y[:, None] if Y.ndim == 1 else Y, loss
 
     def predict(self, X: ArrayLike) -> Matrix:
         """Mean, or quantile, of y at X (M, d): array (M,) or (M, D), as y was given."""
@@ -369,11 +370,13 @@ class ReLUClassifier(ClassifierMixin, _ReLUBase):  # type: ignore[misc]
 
     Parameters
     ----------
-    lam, interactions, standardize, relaxed, certify, certify_seconds, max_neurons, warm_start, max_iter, tol, random_state
+    lam, interactions, standardize, relaxed, certify, certify_seconds
+        As in :class:`ReLURegressor`.
+    max_neurons, warm_start, max_iter, tol, random_state
         As in :class:`ReLURegressor`.
     loss : {"logistic", "squared_hinge"}
-        Logistic is the multinomial loss for three classes and more; ``squared_hinge`` is ``max(0, 1 - y f)^2 / 2``, with
-        one output per class for three and more.
+        Logistic is the multinomial loss for three classes and more; ``squared_hinge`` is ``max(0, 1 - y f)^2 / 2``,
+        with one output per class for three and more.
     affine : {"ridge", "free", "none"}
         A free affine part has no best value where a hyperplane separates the classes, hence the ridge.
     ridge : float, optional
@@ -443,7 +446,8 @@ class ReLUClassifier(ClassifierMixin, _ReLUBase):  # type: ignore[misc]
         return self._fit(X, Y, loss, sample_weight)
 
     def _checked(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> tuple[Matrix, Matrix, Loss]:
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        found, y = validate_data(self, X, y, dtype=np.float64)
+        points = np.asarray(found)
         check_classification_targets(y)
         if self.loss not in CLASSIFICATION:
             raise ValueError(f"loss must be one of {', '.join(CLASSIFICATION)}; got {self.loss!r}.")
@@ -452,7 +456,7 @@ class ReLUClassifier(ClassifierMixin, _ReLUBase):  # type: ignore[misc]
             raise ValueError(
                 f"At least two classes are needed to tell them apart; got one class: {self.classes_[0]!r}."
             )
-        weights = checked_weights(sample_weight, X)
+        weights = checked_weights(sample_weight, points)
         if weights is not None:
             seen = np.unique(labels[weights > 0.0])
             if seen.size < 2:
@@ -462,10 +466,10 @@ class ReLUClassifier(ClassifierMixin, _ReLUBase):  # type: ignore[misc]
         else:
             Y = (labels[:, None] == np.arange(self.classes_.size)).astype(np.float64)
         if self.loss == "squared_hinge":
-            return X, 2.0 * Y - 1.0, loss_of("squared_hinge", among=CLASSIFICATION)
+            return points, 2.0 * Y - 1.0, loss_of("squared_hinge", among=CLASSIFICATION)
         if self.classes_.size == 2:
-            return X, Y, loss_of("logistic")
-        return X, Y, loss_of("multinomial", among=("multinomial",))
+            return points, Y, loss_of("logistic")
+        return points, Y, loss_of("multinomial", among=("multinomial",))
 
     def decision_function(self, X: ArrayLike) -> Matrix:
         """Log-odds or margin (M,) of the second of two classes, or one column per class (M, C)."""
@@ -478,7 +482,7 @@ class ReLUClassifier(ClassifierMixin, _ReLUBase):  # type: ignore[misc]
         chosen = (F > 0.0).astype(int) if F.ndim == 1 else F.argmax(axis=1)
         return np.asarray(self.classes_[chosen])
 
-    @available_if(_has_probabilities)
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: ArrayLike) -> Matrix:
         """Probabilities (M, C) of the classes; for the logistic loss."""
         F = self._outputs(X)

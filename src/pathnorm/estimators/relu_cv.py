@@ -146,7 +146,7 @@ def _fold(
     lams: Vector,
     settings: dict[str, Any],
 ) -> tuple[Vector, Vector]:
-    """Held-out losses per sample and neurons along lam; NaN once the scores have risen for a while, or neurons abound."""
+    """Held-out losses per sample and neurons along lam; NaN once scores have risen for a while or neurons abound."""
     train, held = split
     part = replace(
         problem,
@@ -175,9 +175,9 @@ def _fold(
 class ReLURegressorCV(_ChoosesLam, ReLURegressor):  # type: ignore[misc]
     """:class:`~pathnorm.ReLURegressor` with ``lam`` chosen by cross-validation.
 
-    The held-out loss is followed along a grid from ``lam_max_`` down, with warm starts; a fold stops once its scores have
-    risen for a while, or its network has three neurons for ten samples. Fits of the folds are solved to a relative gap of 1e-2 and not certified; the final one, on all
-    samples, is.
+    The held-out loss is followed along a grid from ``lam_max_`` down, with warm starts; a fold stops once its scores
+    have risen for a while, or its network has three neurons for ten samples. Fits of the folds are solved to a
+    relative gap of 1e-2 and not certified; the final one, on all samples, is.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ def _newton(problem: RBV2Problem, offset: Matrix, columns: Matrix, ridge: Matrix
     """Coefficients (1 + d, outputs of the block); damped where the curvature vanishes, with backtracking."""
     loss, Y, F, s = problem.loss, problem.Y[:, block], offset[:, block], problem.weights[:, None]
     coef = np.zeros((columns.shape[1], Y.shape[1]))
-    n_columns, n_outputs = coef.shape
+    n_outputs = Y.shape[1]
     penalty = np.repeat(ridge, n_outputs)
     # The tangent of output d in coefficient (j, l) is column j if d = l.
     tangents = np.einsum("nj,dl->ndjl", columns, np.eye(n_outputs)).reshape(len(Y), n_outputs, -1)

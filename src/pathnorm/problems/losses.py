@@ -369,9 +369,7 @@ LOSSES = ("squared", "huber", "absolute", "quantile", "logistic", "poisson")
 SHALLOW_LOSSES = (*LOSSES, "squared_hinge", "multinomial")
 
 
-def loss_of(
-    name: str | Loss, *, delta: float = 1.0, quantile: float = 0.5, among: tuple[str, ...] = LOSSES
-) -> Loss:
+def loss_of(name: str | Loss, *, delta: float = 1.0, quantile: float = 0.5, among: tuple[str, ...] = LOSSES) -> Loss:
     """The loss of that name; ``delta`` belongs to huber and ``quantile``, in (0, 1), to quantile."""
     if not isinstance(name, str):
         return name

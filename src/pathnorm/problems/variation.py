@@ -132,13 +132,11 @@ class RBV2Problem:
         if points.ndim != 2 or targets.ndim != 2 or points.shape[0] != targets.shape[0] or 0 in points.shape:
             raise ValueError(
                 "X must have shape (N, d) and Y (N,) or (N, D), with at least one sample and one feature; "
-                f"got {np.shape(X)} and {np.shape(Y)}."
+                f"got {points.shape} and {targets.shape}."
             )
         s = np.ones(len(points)) if weights is None else np.array(weights, dtype=np.float64)
         if s.shape != (len(points),) or not (np.isfinite(s).all() and s.min() >= 0.0 and s.max() > 0.0):
-            raise ValueError(
-                f"weights must be {len(points)} finite numbers >= 0, not all zero; got {np.shape(weights)}."
-            )
+            raise ValueError(f"weights must be {len(points)} finite numbers >= 0, not all zero; got shape {s.shape}.")
         for name, array in (("X", points), ("Y", targets)):
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} must be finite; got NaN or infinity. Impute or drop these rows first.")
@@ -249,7 +247,7 @@ class RBV2Problem:
         return np.asarray(np.clip(R, low * s, high * s))
 
     def _inside(self) -> Matrix:
-        """Feasible pulls strictly inside the domain: those of the best affine function, with a loss that is never flat."""
+        """Feasible pulls strictly inside the domain: of the best affine function, with a loss that is never flat."""
         problem = self
         if isinstance(self.loss, SquaredHinge):
             problem = self.with_loss(Logistic(), 0.5 * (self.Y + 1.0))

@@ -89,7 +89,7 @@ def _moment(X, r, t, on, m, u):
 
 @njit(**_PLAIN)
 def _project(v, Q, rank, inner):
-    """Remove from v its part in the span of the first rows of Q, twice for rounding; inner (d,) takes what was removed."""
+    """Remove from v its part in the span of the first rows of Q, twice for rounding; inner (d,) takes that part."""
     inner[:] = 0.0
     for _ in range(2):
         for i in range(rank):

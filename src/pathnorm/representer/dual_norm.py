@@ -223,8 +223,8 @@ def certify(
     if not np.isfinite(problem.value(net)):
         raise ValueError(
             "the network must be in the class over which it is certified; its objective is infinite or NaN. With "
-            f'affine={affine!r} and interactions={interactions!r}: affine="none" needs A = 0, interactions need neurons '
-            "that see so few features."
+            f'affine={affine!r} and interactions={interactions!r}: affine="none" needs A = 0, interactions need '
+            "neurons that see so few features."
         )
     return certify_network(problem, net, level=level, seconds=seconds, seed=seed)
 

@@ -87,7 +87,11 @@ class LocalSearch:
             best, _ = _scan(X, pulls, drawn, climbs)
             first = _climbed(X, pulls, given, _ARCS)
             second = _climbed(X, pulls, drawn[best], _ARCS if X.shape[1] <= 3 else _FEWER_ARCS)
-            pieces = tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
+            pieces = (
+                np.concatenate((first[0], second[0])),
+                np.concatenate((first[1], second[1])),
+                np.concatenate((first[2], second[2])),
+            )
         W, stuck, size = pieces
         if rows is not None:
             # On all samples: the same directions, the best hinge for each.

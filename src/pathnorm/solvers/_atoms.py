@@ -47,7 +47,7 @@ class Atoms:
 
     def biases(self, X: Matrix) -> Matrix:
         """``b`` (K,)."""
-        return np.einsum("kd,kd->k", self.W, X[self.stuck[:, 0]])
+        return np.asarray(np.einsum("kd,kd->k", self.W, X[self.stuck[:, 0]]))
 
     def features(self, X: Matrix) -> Matrix:
         """Outputs (N, K) of the neurons."""

@@ -38,18 +38,17 @@ def corrected(problem: RBV2Problem, at: Iterate, *, tol: float = 1e-10, max_step
     quadratic, first = isinstance(problem.loss, Squared), at.value
     floor = _LEAST_FLOOR
     for _ in range(1 if quadratic else max_steps):
-        new, length = _step(problem, at, (features, columns), floor, tol if quadratic else 1e-10)
+        found, length = _step(problem, at, (features, columns), floor, tol if quadratic else 1e-10)
         if length < 0.5 and floor < 1.0 and not quadratic:
             # The loss bends more on the way than here: a stiffer model goes less far, and gets there.
             floor = min(1.0, 30.0 * floor)
-            if new is not None:
-                at = new
+            at = found or at
             continue
         floor = max(_LEAST_FLOOR, floor / 3.0)
-        done = new is None or at.value - new.value <= max(_LITTLE * (first - new.value), 1e-13 * abs(first))
-        if new is not None:
-            at = new
-        if done:
+        if found is None:
+            break
+        gain, at = at.value - found.value, found
+        if gain <= max(_LITTLE * (first - at.value), 1e-13 * abs(first)):
             break
     kept = np.linalg.norm(at.atoms.V, axis=1) > 0.0
     return Iterate(at.atoms.select(kept), at.A, at.c, at.outputs, at.value) if not kept.all() else at

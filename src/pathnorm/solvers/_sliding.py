@@ -9,6 +9,7 @@ positive semidefinite at a solution, where ``||U||_2 <= lam`` is dual feasibilit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def _newton(problem: RBV2Problem, at: Iterate, faces: list[Matrix]) -> Iterate |
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """Gradient and curvature in (slides, lifts, affine part); ``directions`` (d, P) belong to neurons ``owner`` (P,)."""
+    """Gradient and curvature in (slides, lifts, affine part); ``directions`` (d, P) are of neurons ``owner`` (P,)."""
 
     gradient: Matrix
     curvature: Matrix
@@ -114,7 +115,7 @@ def _model(problem: RBV2Problem, at: Iterate, faces: list[Matrix], weights: tupl
     U = moved.T @ R
     # Where the dual point is infeasible the block of a neuron is indefinite; shrunk to lam, it is not.
     ends = np.cumsum([0] + [basis.shape[1] for basis in faces])
-    norms = np.array([np.linalg.norm(U[first:last], 2) for first, last in zip(ends, ends[1:], strict=False)])
+    norms = np.array([np.linalg.norm(U[first:last], 2) for first, last in pairwise(ends)])
     bounded = np.minimum(1.0, lam / np.maximum(norms, 1e-300))[owner, None] * U
     rows = np.repeat(np.arange(P), D)
     places = (P + owner[:, None] * D + np.arange(D)).ravel()
@@ -122,11 +123,13 @@ def _model(problem: RBV2Problem, at: Iterate, faces: list[Matrix], weights: tupl
     curvature[places, rows] -= bounded.ravel()
     y = np.einsum("dp,pd->p", directions, W[owner])
     coef = np.vstack((at.c, at.A))[: columns.shape[1]]
-    gradient = np.concatenate((
-        lam * y - (U * V[owner]).sum(axis=1),
-        (lam * V - T.T @ R).ravel(),
-        (penalty[:, None] * coef - columns.T @ R).ravel(),
-    ))
+    gradient = np.concatenate(
+        (
+            lam * y - (U * V[owner]).sum(axis=1),
+            (lam * V - T.T @ R).ravel(),
+            (penalty[:, None] * coef - columns.T @ R).ravel(),
+        )
+    )
     return _Model(gradient, curvature, directions, owner, (K, D))
 
 

@@ -1,7 +1,7 @@
 """A start where there are many directions: a wide network trained by L-BFGS with weight decay, then made sparse.
 
-Half the sum of squared weights is the path norm once neurons are balanced, so this descends on the same objective; it is
-smooth but for the hinges, needs no step size, and where it ends no proof is needed: the rounds that follow bring it.
+Half the sum of squared weights is the path norm once neurons are balanced, so this descends on the same objective; it
+is smooth but for the hinges, needs no step size, and where it ends no proof is needed: the rounds that follow bring it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ _SAMPLES = 10_000  # beyond twice that, a wide network is trained on so many fir
 _ENTRIES = 400_000  # hidden activations held at a time: what fits in cache
 
 
-def wide_start(
-    problem: RBV2Problem, at: Iterate, *, width: int = 100, max_steps: int = 200, seed: int = 0
-) -> Iterate:
+def wide_start(problem: RBV2Problem, at: Iterate, *, width: int = 100, max_steps: int = 200, seed: int = 0) -> Iterate:
     """Train a network of that width from random hinges, and keep what carries weight."""
     rng = np.random.default_rng(seed)
     X, D = problem.X, problem.n_outputs
@@ -38,15 +36,16 @@ def wide_start(
     size = np.sqrt(np.abs(problem.pulls(at.outputs)).mean() / scale / np.sqrt(width)) + 1e-6
     V = rng.normal(size=(width, D))
     V *= size / np.linalg.norm(V, axis=1, keepdims=True)
-    neurons, affine = (size * W, size * b, V), (at.A, at.c)
+    neurons: tuple[Matrix, Matrix, Matrix] = (size * W, size * b, V)
+    affine = (at.A, at.c)
     if len(X) > 2 * _SAMPLES:
         # Most of the way on some of the samples.
         rows = np.sort(rng.choice(len(X), _SAMPLES, replace=False))
         weights = problem.weights[rows] * (problem.weights.sum() / problem.weights[rows].sum())
         part = replace(problem, X=X[rows], Y=problem.Y[rows], weights=weights)
-        *neurons, A, c = trained(part, neurons, affine, max_steps)
-        affine, max_steps = (A, c), max_steps // 8
-    return _sparse(problem, at, trained(problem, tuple(neurons), affine, max_steps))
+        W, b, V, A, c = trained(part, neurons, affine, max_steps)
+        neurons, affine, max_steps = (W, b, V), (A, c), max_steps // 8
+    return _sparse(problem, at, trained(problem, neurons, affine, max_steps))
 
 
 def drifted(problem: RBV2Problem, at: Iterate, *, max_steps: int = 60) -> Iterate:

@@ -193,12 +193,14 @@ class _Run:
         exact, rounds = self.problem, 0
         spread = np.abs(exact.Y - np.median(exact.Y, axis=0)).mean()
         sharpness = 10.0 / max(float(spread), 1e-12)
-        G, at, tol = np.zeros_like(exact.Y), None, self.tol
+        G, tol = np.zeros_like(exact.Y), self.tol
+        smooth = SmoothedPinball(loss.low, loss.high, sharpness)
+        self.problem, self.tol = exact.with_loss(smooth), 0.3 * tol
+        at = self._first(start)
         for _ in range(_MULTIPLIER_STEPS):
             smooth = SmoothedPinball(loss.low, loss.high, sharpness)
             self.problem = exact.with_loss(smooth, exact.Y + G / sharpness)
-            self.tol = 0.3 * tol
-            at = self._first(start) if at is None else Iterate.of(self.problem, at.atoms, at.A, at.c)
+            at = Iterate.of(self.problem, at.atoms, at.A, at.c)
             at, end = self._rounds(at)
             rounds += end.rounds
             G = smooth.pull(self.problem.Y, at.outputs)
@@ -343,9 +345,7 @@ class _Run:
         return Solution(problem, net, certificate, status, end.rounds)
 
 
-def _sorted_out(
-    problem: RBV2Problem, atoms: Atoms, found: Found
-) -> tuple[Atoms, NDArray[np.bool_], Atoms, Atoms]:
+def _sorted_out(problem: RBV2Problem, atoms: Atoms, found: Found) -> tuple[Atoms, NDArray[np.bool_], Atoms, Atoms]:
     """What a search found, by what can be done with it.
 
     Returns neurons carried to the local maximum next to them, which neurons these are, local maxima beyond ``lam``

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from pathnorm.problems.losses import Pinball, SmoothedPinball
-from pathnorm.problems.variation import RBV2Problem
+from pathnorm.problems.variation import Affine, RBV2Problem
 from pathnorm.spaces import ShallowNet
 
 __all__ = ["relaxed_network"]
@@ -33,9 +33,15 @@ def relaxed_network(problem: RBV2Problem, net: ShallowNet) -> ShallowNet:
     if isinstance(loss, Pinball):
         spread = float(np.abs(problem.Y - np.median(problem.Y, axis=0)).mean())
         loss = SmoothedPinball(loss.low, loss.high, 1e4 / max(spread, 1e-300))
-    affine = "ridge" if problem.affine == "ridge" else "free"
+    affine: Affine = "ridge" if problem.affine == "ridge" else "free"
     fit = replace(
-        problem, X=features, loss=loss, affine=affine, ridge=0.01 * problem.ridge, origin=np.zeros(features.shape[1]), interactions=None
+        problem,
+        X=features,
+        loss=loss,
+        affine=affine,
+        ridge=0.01 * problem.ridge,
+        origin=np.zeros(features.shape[1]),
+        interactions=None,
     ).fit_affine()
     V = fit.A[d:]
     A = fit.A[:d] if free else np.zeros_like(inner.A)

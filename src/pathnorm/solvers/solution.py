@@ -23,7 +23,9 @@ class Status(Enum):
         "The gap stopped falling at the rounding error of the data: raise tol or lam, or sum the "
         "moments of centred features in float64."
     )
-    UNFINISHED = "The gap stopped falling before it reached tol: raise tol or lam, or allow the certificate more seconds."
+    UNFINISHED = (
+        "The gap stopped falling before it reached tol: raise tol or lam, or allow the certificate more seconds."
+    )
     TOO_FEW_NEURONS = "The optimum needs more neurons than max_neurons allows: raise max_neurons or lam."
 
 
