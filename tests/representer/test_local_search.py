@@ -59,7 +59,8 @@ def test_what_is_found_is_what_it_is_said_to_be(seed, d, outputs, kind, free):
     given_ = starts.copy()
     found = LocalSearch(X, seed=seed)(R, starts=starts, scans=32, climbs=6)
     np.testing.assert_array_equal(starts, given_)
-    assert len(found.W) == 10
+    # Where nothing varies there is nothing to draw.
+    assert len(found.W) == (10 if np.ptp(X, axis=0).any() else 4)
     np.testing.assert_allclose(np.linalg.norm(found.W, axis=1), 1.0)
     b = offsets(X, found)
     np.testing.assert_allclose(found.heights, heights(X, R, found.W, b), atol=1e-10 * np.abs(R).sum() * np.abs(X).max())

@@ -64,7 +64,8 @@ def _step(
     features, columns = dictionary
     s = problem.weights
     curvature = s * problem.loss.largest_curvature(problem.Y, at.outputs)
-    curvature = np.maximum(curvature, s * (floor * float((curvature / s).max()) + 1e-12))
+    stiffest = float(problem.loss.stiffness(problem.Y, at.outputs).max())
+    curvature = np.maximum(curvature, s * (floor * stiffest + 1e-12))
     root = np.sqrt(curvature)[:, None]
     pulls = problem.pulls(at.outputs) / root
     Phi, affine = root * features, root * columns

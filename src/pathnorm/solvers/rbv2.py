@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathnorm.errors import CertificateWarning
+from pathnorm.problems._affine import AffineFit
 from pathnorm.problems.losses import Pinball, SmoothedPinball
 from pathnorm.problems.variation import RBV2Problem
 from pathnorm.representer.dual_norm import Certify, DualNorm, certified, dual_norm
@@ -40,7 +41,7 @@ _PRECISE = 1e-3  # gap of the lasso of a round, over the gap before it
 _LITTLE = 0.02  # share of the gain of a round that a step must reach to be followed by another
 _WORSE = 3.0  # gaps by which carried neurons may raise the objective before the others adjust
 _PATIENCE = 6  # rounds without progress until giving up
-_MULTIPLIER_STEPS = 25
+_MULTIPLIER_STEPS, _SHARPER = 40, 7
 _RIDGE_STEPS = 8
 _ONE_THREAD_SAMPLES = 20_000
 _MOST_ENTRIES = 60_000_000  # of the matrix of a Newton step; beyond, neurons only drift
@@ -123,7 +124,7 @@ def rbv2_lam_max(problem: RBV2Problem, *, seconds: float = 30.0, seed: int = 0) 
 def _affine_norm(problem: RBV2Problem, seconds: float, seed: int) -> float:
     """Dual norm of the pulls of the best affine function."""
     if isinstance(problem.loss, Pinball):
-        R = affine_pulls(problem)
+        R = _affine_pinball(problem)[1]
     else:
         R = problem.repaired(problem.pulls(problem.fit_affine().outputs))
     if _negligible(problem, R):
@@ -134,17 +135,30 @@ def _affine_norm(problem: RBV2Problem, seconds: float, seed: int) -> float:
     return max(norm.lower, height)
 
 
-def affine_pulls(problem: RBV2Problem) -> Matrix:
-    """Feasible pulls of the best affine function under a pinball loss, by the method of multipliers."""
+def _affine_pinball(problem: RBV2Problem) -> tuple[AffineFit, Matrix]:
+    """The best affine function under a pinball loss and its feasible pulls, by the method of multipliers."""
     loss = problem.loss
     assert isinstance(loss, Pinball)
-    sharpness = 10.0 / max(float(np.abs(problem.Y - np.median(problem.Y, axis=0)).mean()), 1e-12)
-    G = np.zeros_like(problem.Y)
-    for _ in range(_MULTIPLIER_STEPS):
+    G, R, fit = np.zeros_like(problem.Y), np.zeros_like(problem.Y), None
+    for sharpness in _sharpnesses(problem, 20 * _MULTIPLIER_STEPS):
         smooth = problem.with_loss(SmoothedPinball(loss.low, loss.high, sharpness), problem.Y + G / sharpness)
-        G = smooth.loss.pull(smooth.Y, smooth.fit_affine().outputs)
-        sharpness *= 2.0
-    return problem.repaired(problem.weights[:, None] * G)
+        fit = smooth.fit_affine()
+        G = smooth.loss.pull(smooth.Y, fit.outputs)
+        R = problem.repaired(problem.weights[:, None] * G)
+        primal = problem.data_loss(fit.outputs)
+        if problem.affine == "ridge":
+            primal += 0.5 * problem.ridge * float((fit.A**2).sum())
+        if primal - problem.dual_value(R) <= 1e-10 * abs(primal):
+            break
+    assert fit is not None
+    return fit, R
+
+
+def _sharpnesses(problem: RBV2Problem, count: int) -> Iterator[float]:
+    """How sharp the kinks are, step after step: sharper at first, and then no more, as multipliers do the rest."""
+    spread = max(float(np.abs(problem.Y - np.median(problem.Y, axis=0)).mean()), 1e-12)
+    for i in range(count):
+        yield 10.0 / spread * 2.0 ** min(i, _SHARPER)
 
 
 def _negligible(problem: RBV2Problem, R: Matrix) -> bool:
@@ -191,13 +205,15 @@ class _Run:
     def _pinball(self, loss: Pinball, start: ShallowNet | None, max_neurons: int | None) -> Solution:
         """The method of multipliers: kinks are rounded off around shifted targets, and pulls shift them further."""
         exact, rounds = self.problem, 0
-        spread = np.abs(exact.Y - np.median(exact.Y, axis=0)).mean()
-        sharpness = 10.0 / max(float(spread), 1e-12)
+        fit, R = _affine_pinball(exact)
+        if float(self._search(0)(R, scans=512, climbs=32).heights.max(initial=0.0)) <= exact.lam:
+            at = Iterate.of(exact, Atoms.none(exact), fit.A, fit.c)
+            return self._finished(exact, at, _End(Status.CONVERGED, 0), R)
         G, tol = np.zeros_like(exact.Y), self.tol
-        smooth = SmoothedPinball(loss.low, loss.high, sharpness)
+        smooth = SmoothedPinball(loss.low, loss.high, next(_sharpnesses(exact, 1)))
         self.problem, self.tol = exact.with_loss(smooth), 0.3 * tol
         at = self._first(start)
-        for _ in range(_MULTIPLIER_STEPS):
+        for sharpness in _sharpnesses(exact, _MULTIPLIER_STEPS):
             smooth = SmoothedPinball(loss.low, loss.high, sharpness)
             self.problem = exact.with_loss(smooth, exact.Y + G / sharpness)
             at = Iterate.of(self.problem, at.atoms, at.A, at.c)
@@ -211,7 +227,6 @@ class _Run:
             R = exact.repaired(exact.weights[:, None] * G) if end.R is None else end.R
             if primal - exact.dual_bound(R, upper) <= tol * abs(primal):
                 break
-            sharpness *= 2.0
         self.problem, self.tol = exact, tol
         if max_neurons is not None and len(at.atoms) > max_neurons:
             smoothed = exact.with_loss(smooth, exact.Y + G / sharpness)
