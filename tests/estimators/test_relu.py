@@ -35,6 +35,8 @@ def labels(seed=0, rows=60, classes=2):
 
 
 def approximate(estimator):
+    if isinstance(estimator, ReLUClassifier):
+        return {}
     return {
         "check_sample_weight_equivalence_on_dense_data": (
             "predictions of two descents agree to the tolerance of the gap, not to 1e-7; see test_weights_count_samples"

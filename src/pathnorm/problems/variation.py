@@ -244,7 +244,10 @@ class RBV2Problem:
             step = np.where(outside > 0.0, outside / (outside + np.maximum(room, 0.0)), 0.0)
         blend = min(1.0, float(np.nanmax(step)) * (1.0 + 1e-12) + 1e-15)
         R = (1.0 - blend) * R + blend * inside
-        return np.asarray(np.clip(R, low * s, high * s))
+        clipped = np.clip(R, low * s, high * s)
+        # What is cut off must be rounding, or conditions on the affine part are lost with it; zero always is feasible.
+        kept = np.abs(clipped - R).max() <= 1e-12 * np.abs(R).max()
+        return np.asarray(clipped if kept else np.zeros_like(R))
 
     def _inside(self) -> Matrix:
         """Feasible pulls strictly inside the domain: of the best affine function, with a loss that is never flat."""
@@ -271,9 +274,11 @@ class RBV2Problem:
         if self.affine != "free":
             return np.asarray(R - R.mean(axis=0))
         basis = self._once("basis", lambda: affine_basis(self.X))
+        before = np.abs(R).max(axis=0)
         for _ in range(2):
             R = R - basis @ (basis.T @ R)
-        return np.asarray(R)
+        # Where nothing but rounding is left, nothing is left.
+        return np.asarray(R * (np.abs(R).max(axis=0) > 1e-13 * before))
 
     def _once(self, name: str, make: Callable[[], Matrix]) -> Matrix:
         """What does not change with the answer is made once."""
