@@ -151,7 +151,8 @@ class LocalSearch:
 
     def _described(self, R: Matrix, W: Matrix, hinges: tuple[Indices, Indices] | None) -> Found:
         if hinges is None:
-            hinges = np.zeros((len(W), self.X.shape[1] + 1), np.int64), np.ones(len(W), np.int64)
+            hinges = np.full((len(W), self.X.shape[1] + 1), -1), np.ones(len(W), np.int64)
+            hinges[0][:, 0] = 0
         h = np.zeros((len(W), R.shape[1]))
         for block in _blocks(len(W), len(self.X)):
             b = np.einsum("kd,kd->k", W[block], self.X[hinges[0][block, 0]])
