@@ -16,6 +16,7 @@ __all__ = ["Found", "LocalSearch"]
 Matrix = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+_FEW = 300  # samples up to which every ascent goes to its end
 _SAMPLES = 6000  # beyond, a search looks at that many samples and is checked on all
 _ARCS, _FEWER_ARCS = 200, 40  # arcs of one ascent: from a neuron, and from a drawn direction where there are many
 _SCAN_ENTRIES = 4_000_000  # projections held at a time
@@ -86,7 +87,7 @@ class LocalSearch:
             drawn = self._drawn(X, self.varying, scans)
             best, _ = _scan(X, pulls, drawn, climbs)
             first = _climbed(X, pulls, given, _ARCS)
-            second = _climbed(X, pulls, drawn[best], _ARCS if X.shape[1] <= 3 else _FEWER_ARCS)
+            second = _climbed(X, pulls, drawn[best], _FEWER_ARCS if X.shape[1] > 3 and len(X) > _FEW else _ARCS)
             pieces = (
                 np.concatenate((first[0], second[0])),
                 np.concatenate((first[1], second[1])),
