@@ -15,6 +15,8 @@ from pathnorm.problems import RBV2Problem
 from pathnorm.solvers import rbv2
 
 
+# The statement is about the answer at hand, however close to the optimum it is.
+@pytest.mark.filterwarnings("ignore::pathnorm.errors.CertificateWarning")
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000), inputs=st.integers(1, 3), outputs=st.integers(1, 2))
@@ -25,7 +27,7 @@ def test_a_solution_has_no_more_neurons_than_samples_beyond_the_affine_ones(loss
     Y = rng.standard_normal((rows, outputs)) if loss == "squared" else rng.integers(0, 2, (rows, outputs)).astype(float)
     affine = "free" if loss == "squared" else "ridge"
     problem = RBV2Problem.from_samples(X, Y, lam=0.01, loss=loss, affine=affine)
-    solution = rbv2(problem, tol=1e-6)
+    solution = rbv2(problem, tol=1e-4)
     if affine == "free":
         fewer = sparsify(solution.coef, X)
         assert fewer.n_neurons <= outputs * (rows - inputs - 1)
