@@ -65,13 +65,13 @@ class _ReLUBase(BaseEstimator):  # type: ignore[misc]
         weights = checked_weights(sample_weight, X)
         self._refuse()
         self._kept = np.ones(len(X), bool) if weights is None else weights > 0.0
-        previous = self._inner if self.warm_start and hasattr(self, "_inner") else None
+        previous = getattr(self, "network_", None) if self.warm_start else None
         if previous is not None and (previous.W.shape[1], previous.c.size) != (X.shape[1], Y.shape[1]):
             previous = None
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.standard_ = Standard.of(X, weights, on=self.standardize)
         if previous is not None:
-            previous = self.standard_.inner(self.network_)
+            previous = self.standard_.inner(previous)
         problem = RBV2Problem.from_samples(
             self.standard_.transform(X),
             Y,

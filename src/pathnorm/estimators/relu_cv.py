@@ -79,7 +79,6 @@ class _ChoosesLam:
         if self.one_standard_error:  # type: ignore[attr-defined]
             best = int(np.argmax(path.scores <= path.scores[best] + path.errors[best]))
         self.path_, self.lam_ = path, float(lams[best])
-        self._lam_max = self._largest
         super()._keep(problem.with_lam(self.lam_), seed, start)  # type: ignore[misc]
         self._lam_max = self._largest
         return self
@@ -148,13 +147,9 @@ def _fold(
 ) -> tuple[Vector, Vector]:
     """Held-out losses per sample and neurons along lam; NaN once scores have risen for a while or neurons abound."""
     train, held = split
-    part = replace(
-        problem,
-        X=problem.X[train] - np.average(problem.X[train], axis=0, weights=problem.weights[train]),
-        Y=problem.Y[train],
-        weights=problem.weights[train],
-        origin=np.average(problem.X[train], axis=0, weights=problem.weights[train]),
-    )
+    X, shares = problem.X[train], problem.weights[train]
+    origin = np.average(X, axis=0, weights=shares)
+    part = replace(problem, X=X - origin, Y=problem.Y[train], weights=shares, origin=origin)
     weights = problem.weights[held, None]
     scores, neurons = np.full(lams.size, np.nan), np.full(lams.size, np.nan)
     net: ShallowNet | None = None

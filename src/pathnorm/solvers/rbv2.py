@@ -23,7 +23,7 @@ from pathnorm.problems.losses import Pinball, SmoothedPinball
 from pathnorm.problems.variation import RBV2Problem
 from pathnorm.representer.dual_norm import Certify, DualNorm, certified, dual_norm
 from pathnorm.representer.local_search import Found, LocalSearch
-from pathnorm.solvers._atoms import Atoms, Iterate, snapped
+from pathnorm.solvers._atoms import Atoms, Iterate, objective, snapped
 from pathnorm.solvers._corrective import corrected
 from pathnorm.solvers._sliding import merged, slid
 from pathnorm.solvers._threads import one_blas_thread
@@ -145,9 +145,7 @@ def _affine_pinball(problem: RBV2Problem) -> tuple[AffineFit, Matrix]:
         fit = smooth.fit_affine()
         G = smooth.loss.pull(smooth.Y, fit.outputs)
         R = problem.repaired(problem.weights[:, None] * G)
-        primal = problem.data_loss(fit.outputs)
-        if problem.affine == "ridge":
-            primal += 0.5 * problem.ridge * float((fit.A**2).sum())
+        primal = objective(problem, fit.outputs, 0.0, fit.A)
         if primal - problem.dual_value(R) <= 1e-10 * abs(primal):
             break
     assert fit is not None
@@ -220,9 +218,7 @@ class _Run:
             at, end = self._rounds(at)
             rounds += end.rounds
             G = smooth.pull(self.problem.Y, at.outputs)
-            primal = exact.data_loss(at.outputs) + exact.lam * at.atoms.path_norm()
-            if exact.affine == "ridge":
-                primal += 0.5 * exact.ridge * float((at.A**2).sum())
+            primal = objective(exact, at.outputs, at.atoms.path_norm(), at.A)
             upper = exact.lam if end.norm is None else max(end.norm.lower, exact.lam)
             R = exact.repaired(exact.weights[:, None] * G) if end.R is None else end.R
             if primal - exact.dual_bound(R, upper) <= tol * abs(primal):
@@ -242,7 +238,7 @@ class _Run:
         at = Iterate.of(problem, Atoms.none(problem), fit.A, fit.c)
         if start is not None:
             return _from_network(problem, start, at)
-        if problem.n_features > 3 and not problem.interactions and problem.X.size > _WIDE_ENTRIES:
+        if self.drift and problem.X.size > _WIDE_ENTRIES:
             R = problem.repaired(problem.pulls(at.outputs))
             if float(self._search(0)(R).heights.max(initial=0.0)) > problem.lam:
                 at = wide_start(problem, at, seed=self.seed)
