@@ -1,9 +1,27 @@
-"""Deep networks in torch: find the neuron groups, measure them, make them smaller."""
+"""Deep networks in torch: find the neuron groups, measure them, train them under their norm, make them smaller."""
 
 from __future__ import annotations
 
+from pathnorm.deep.balance import balance
 from pathnorm.deep.compress import Compression, compress
 from pathnorm.deep.graph import trace
+from pathnorm.deep.logger import AuditLogger, CSVWriter
+from pathnorm.deep.neuron_norms import path_norm
+from pathnorm.deep.path_prox import PathProx
 from pathnorm.deep.recipe import load
+from pathnorm.deep.regularize import PathNormRegularizer
+from pathnorm.deep.weight_decay import lam_from_weight_decay
 
-__all__ = ["Compression", "compress", "load", "trace"]
+__all__ = [
+    "AuditLogger",
+    "CSVWriter",
+    "Compression",
+    "PathNormRegularizer",
+    "PathProx",
+    "balance",
+    "compress",
+    "lam_from_weight_decay",
+    "load",
+    "path_norm",
+    "trace",
+]

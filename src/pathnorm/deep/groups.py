@@ -16,9 +16,16 @@ from pathnorm.deep.graph import ModelGraph, State, op_name
 from pathnorm.deep.labels import LabelMap, Layer, channels_read, propagate
 from pathnorm.report.records import SkippedGroup
 
-__all__ = ["BatchNorm", "Consumer", "NeuronGroup", "Neurons", "Site", "find_neurons"]
+__all__ = ["POSITIVELY_HOMOGENEOUS", "BatchNorm", "Consumer", "NeuronGroup", "Neurons", "Site", "find_neurons"]
 
 _HOMOGENEOUS = frozenset({"relu", "leaky_relu"})
+# Operations f with f(a x) = a f(x) for a > 0 on the way from the layer to its readers.
+POSITIVELY_HOMOGENEOUS = frozenset(
+    "relu leaky_relu getitem view _unsafe_view reshape flatten permute transpose t squeeze unsqueeze expand clone "
+    "contiguous alias slice select narrow max_pool2d max_pool2d_with_indices avg_pool2d "
+    "adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d mean amax amin sum upsample_nearest2d "
+    "upsample_bilinear2d dropout abs".split()
+)
 _IDENTITIES = frozenset({"clone", "alias", "contiguous", "detach", "dropout"})
 
 
@@ -112,6 +119,11 @@ class NeuronGroup:
     def width(self) -> int:
         """Number of neurons, K."""
         return self.producer.width
+
+    @property
+    def not_homogeneous(self) -> tuple[str, ...]:
+        """Operations on the neurons that do not commute with a positive factor, in forward order."""
+        return tuple(name for name in self.activations if name not in POSITIVELY_HOMOGENEOUS)
 
     def theorem(self) -> tuple[bool, str]:
         """Say whether the layer-width theorem covers the group, and why or why not [SPLN24]."""

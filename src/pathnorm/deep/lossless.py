@@ -18,19 +18,12 @@ import torch
 from torch import Tensor
 
 from pathnorm.deep.graph import State
-from pathnorm.deep.groups import NeuronGroup
+from pathnorm.deep.groups import POSITIVELY_HOMOGENEOUS, NeuronGroup
 
-__all__ = ["remove_redundant"]
+__all__ = ["input_rows", "remove_redundant", "silent_neurons"]
 
 _TOLERANCE = 1e-6
-# Operations f with f(a x) = a f(x) for a > 0 on the way from the layer to its readers.
-_POSITIVELY_HOMOGENEOUS = frozenset(
-    "relu leaky_relu getitem view _unsafe_view reshape flatten permute transpose t squeeze unsqueeze expand clone "
-    "contiguous alias slice select narrow max_pool2d max_pool2d_with_indices avg_pool2d "
-    "adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d mean amax amin sum upsample_nearest2d "
-    "upsample_bilinear2d dropout abs".split()
-)
-_ZERO_AT_ZERO = _POSITIVELY_HOMOGENEOUS | frozenset(
+_ZERO_AT_ZERO = POSITIVELY_HOMOGENEOUS | frozenset(
     "gelu silu tanh elu celu selu mish hardswish relu6 hardtanh softshrink hardshrink tanhshrink softsign sin square "
     "sqrt sign erf".split()
 )
@@ -51,7 +44,7 @@ def remove_redundant(groups: Sequence[NeuronGroup], state: State) -> tuple[dict[
     current = dict(state)
     alive: dict[str, Tensor] = {}
     for group in groups:
-        gone = _merge_collinear(group, current) | _silent(group, current)
+        gone = _merge_collinear(group, current) | silent_neurons(group, current)
         if bool(gone.all()):
             gone[0] = False
         alive[group.name] = (~gone).nonzero().flatten()
@@ -68,7 +61,7 @@ def _masked(weight: Tensor, columns: Tensor) -> Tensor:
     return torch.where(columns.view(shape), torch.zeros_like(weight), weight)
 
 
-def _input_rows(group: NeuronGroup, state: State) -> Tensor:
+def input_rows(group: NeuronGroup, state: State) -> Tensor:
     """Return each neuron's affine map of the layer's input, (K, fan-in + 1), BatchNorm folded in."""
     weight = state[group.producer.weight].double().flatten(1)
     bias = torch.zeros(group.width, dtype=torch.float64, device=weight.device)
@@ -80,7 +73,7 @@ def _input_rows(group: NeuronGroup, state: State) -> Tensor:
     return torch.cat([weight, bias[:, None]], 1)
 
 
-def _silent(group: NeuronGroup, state: State) -> Tensor:
+def silent_neurons(group: NeuronGroup, state: State) -> Tensor:
     """Return which neurons have no output weight or are constantly zero."""
     outgoing = torch.zeros(group.width, dtype=torch.float64)
     for consumer in group.consumers:
@@ -88,7 +81,7 @@ def _silent(group: NeuronGroup, state: State) -> Tensor:
         outgoing.index_add_(0, consumer.neurons, weight)
     gone = outgoing == 0.0
     if set(group.activations) <= _ZERO_AT_ZERO:
-        rows = _input_rows(group, state).cpu()
+        rows = input_rows(group, state).cpu()
         no_weight = (rows[:, :-1] == 0.0).all(1)
         closed = "relu" in group.activations and group.activations[_first_acting(group)] == "relu"
         gone |= no_weight & ((rows[:, -1] == 0.0) | (closed & (rows[:, -1] <= 0.0)))
@@ -103,10 +96,10 @@ def _first_acting(group: NeuronGroup) -> int:
 
 def _merge_collinear(group: NeuronGroup, current: dict[str, Tensor]) -> Tensor:
     """Let one neuron of every collinear set take over the output weights of the others."""
-    rows = _input_rows(group, current).cpu()
+    rows = input_rows(group, current).cpu()
     norms = rows.norm(dim=1)
     gone = torch.zeros(group.width, dtype=torch.bool)
-    homogeneous = set(group.activations) <= _POSITIVELY_HOMOGENEOUS
+    homogeneous = not group.not_homogeneous
     directions = rows / norms.clamp_min(1e-300)[:, None]
     close = ((directions @ directions.T) >= 1.0 - _TOLERANCE) & (norms > 0)[:, None] & (norms > 0)[None, :]
     close.fill_diagonal_(False)
