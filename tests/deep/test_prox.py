@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -36,7 +38,7 @@ def numerical(p, q, lam, s, t):
     edges = np.linspace(0.0, max(p, 1e-12), 9)
     found = [
         minimize_scalar(reduced, bounds=(low, high), method="bounded", options={"xatol": 1e-13}).fun
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
+        for low, high in itertools.pairwise(edges)
     ]
     return min(*found, reduced(0.0), reduced(p))
 

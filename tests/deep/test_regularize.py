@@ -1,4 +1,4 @@
-"""The differentiable path norm: values against hand-made folding, derivatives, invariances, and what decay it equals."""
+"""The differentiable path norm: values against hand-made folding, derivatives, and what weight decay it equals."""
 
 from __future__ import annotations
 

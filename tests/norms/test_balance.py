@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ def chain(rng, *widths, sparsity=0.0):
     """Squared weights of a chain; the first and the last width are inputs and outputs."""
     blocks = []
     last = len(widths) - 2
-    for index, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for index, (before, after) in enumerate(itertools.pairwise(widths)):
         squares = rng.exponential(size=(after, before)) ** 2 * (rng.random((after, before)) >= sparsity)
         blocks.append(Block(squares, None if index == last else index, None if index == 0 else index - 1))
     return list(widths[1:-1]), blocks
