@@ -1,4 +1,4 @@
-"""VGG for CIFAR-10, and how it is trained: stochastic gradient descent with weight decay, in a run that can be resumed."""
+"""VGG for CIFAR-10 and its training: stochastic gradient descent with weight decay, in a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def train(
             loss.backward()
             optimizer.step()
             scheduler.step()
-            loss_sum += float(loss) * y.numel()
+            loss_sum += float(loss.detach()) * y.numel()
             right += int((outputs.argmax(1) == y).sum())
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         partial = checkpoint.with_suffix(".part")
