@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,12 +16,25 @@ from pathnorm.deep.groups import NeuronGroup
 from pathnorm.deep.neuron_norms import NeuronNorms, neuron_norms
 from pathnorm.deep.regularize import live_state
 
-__all__ = ["ACTIVE", "Data", "active_neurons", "cifar10", "cnn", "evaluate", "fit", "mlp", "mnist", "norms_of"]
+__all__ = [
+    "ACTIVE",
+    "Data",
+    "active_neurons",
+    "cifar10",
+    "cnn",
+    "concrete",
+    "evaluate",
+    "fit",
+    "mlp",
+    "mnist",
+    "norms_of",
+]
 
 # A neuron counts as active if its mass ||w|| ||v|| is above this share of the largest of its layer.
 ACTIVE = 1e-3
 BATCH = 100
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def mnist(count: int) -> Data:
@@ -51,6 +62,16 @@ def cifar10(count: int, test: int) -> Data:
     return *load_cifar10(root, "train", count), *load_cifar10(root, "test", test)
 
 
+def concrete() -> Data:
+    """Concrete strength, 927 samples to train and 103 to test (the first standard split), all columns standardised."""
+    table = np.loadtxt(data_root() / "uci_regression" / "concrete.txt")
+    order = np.random.RandomState(1).choice(np.arange(len(table)), len(table), replace=False)
+    cut = round(0.9 * len(table))
+    table = (table - table[order[:cut]].mean(0)) / table[order[:cut]].std(0)
+    rows = torch.from_numpy(table[order]).float()
+    return rows[:cut, :-1], rows[:cut, -1:], rows[cut:, :-1], rows[cut:, -1:]
+
+
 def mlp(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
@@ -76,11 +97,11 @@ def fit(
     data: Data,
     *,
     epochs: int,
-    scheduler: Any = None,
     seed: int = 0,
+    loss: Loss = F.cross_entropy,
     after: Callable[[int], None] = lambda epoch: None,
 ) -> None:
-    """Minimise the mean cross-entropy; the scheduler steps once an epoch, ``after`` is called with 0, 1, .., epochs."""
+    """Minimise the mean ``loss``; ``after`` is called with 0, 1, .., epochs, and may step a scheduler."""
     images, labels = data[:2]
     after(0)
     for epoch in range(epochs):
@@ -88,10 +109,8 @@ def fit(
         generator = torch.Generator().manual_seed(1_000 * seed + epoch)
         for chunk in torch.randperm(labels.numel(), generator=generator).split(BATCH):
             optimizer.zero_grad()
-            F.cross_entropy(model(images[chunk]), labels[chunk]).backward()
+            loss(model(images[chunk]), labels[chunk]).backward()
             optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
         model.eval()
         after(epoch + 1)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-__all__ = ["Training", "augmented", "cross_entropy", "load", "train", "vgg"]
+__all__ = ["Training", "augmented", "convolutions", "cross_entropy", "load", "train", "vgg"]
 
 # Simonyan and Zisserman (2015), configuration E; "M" halves the image.
 _VGG19 = (64, 64, "M", 128, 128, "M", *(256,) * 4, "M", *(512,) * 4, "M", *(512,) * 4, "M")
@@ -43,6 +43,11 @@ def vgg(narrower: int = 1, *, n_classes: int = 10) -> nn.Sequential:
         layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         before = after
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(before, n_classes))
+
+
+def convolutions(model: nn.Sequential) -> list[str]:
+    """Names of the convolutions, in forward order."""
+    return [name for name, layer in model.named_children() if isinstance(layer, nn.Conv2d)]
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:

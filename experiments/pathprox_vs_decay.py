@@ -52,6 +52,8 @@ def run(data: str, method: str, decay: float, samples: _small.Data, *, epochs: i
     history: list[Row] = []
 
     def log(epoch: int) -> None:
+        if epoch:
+            scheduler.step()
         norms = _small.norms_of(model, groups)
         named = dict(model.named_parameters())
         loss, _ = _small.evaluate(model, samples[0], samples[1])
@@ -69,7 +71,7 @@ def run(data: str, method: str, decay: float, samples: _small.Data, *, epochs: i
             }
         )
 
-    _small.fit(model, optimizer, samples, epochs=epochs, scheduler=scheduler, after=log)
+    _small.fit(model, optimizer, samples, epochs=epochs, after=log)
     return {
         "data": data,
         "method": method,

@@ -2,8 +2,10 @@
 
 Claim: gradient descent with weight decay drives every neuron to balance, ``||w|| = ||v||``, so that
 ``1/2 sum (||w||^2 + ||v||^2)`` comes down to ``sum ||w|| ||v||``, a penalty like that of the lasso, under which neurons
-die. Without decay the first stays above the second and all neurons live. Measured for a shallow and a deep ReLU network
-on MNIST: the ratio of the two sums, and the neurons whose mass is above a thousandth of the largest.
+die. Without decay the first stays above the second and all neurons live. Measured for a shallow network with one output
+(concrete strength), a shallow and a deep one on MNIST: the ratio of the two sums, and the neurons whose mass is above a
+thousandth of the largest. The theorem speaks of the minimisers, descent is slow to get there: balance is reached in all
+three; how many neurons have vanished by then is for the experiment to say.
 
     python -m experiments.secret_sparsity [--full]
 """
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from benchmarks._harness import environment, write_json
 from experiments import _small
@@ -24,14 +27,29 @@ from pathnorm.report.style import INK, PALETTE, dress, new_figure
 
 OUT = Path(__file__).resolve().parent / "results"
 NAME = "secret_sparsity"
-NETWORKS = {"shallow": (784, 200, 10), "deep": (784, 200, 100, 50, 10)}
+# Data, widths and epochs by default; about 12,000 and 24,000 steps.
+NETWORKS: dict[str, tuple[str, tuple[int, ...], int]] = {
+    "shallow, one output": ("concrete", (8, 200, 1), 1_200),
+    "shallow": ("MNIST", (784, 200, 10), 240),
+    "deep": ("MNIST", (784, 200, 100, 50, 10), 240),
+}
 DECAYS = (0.0, 5e-3)
 Row = dict[str, Any]
 
 
+def test_score(model: torch.nn.Module, data: _small.Data, name: str) -> float:
+    """Accuracy, or the root of the mean squared error of standardised values."""
+    if name == "MNIST":
+        return _small.evaluate(model, data[2], data[3])[1]
+    with torch.no_grad():
+        return float(F.mse_loss(model(data[2]), data[3]).sqrt())
+
+
 def run(network: str, decay: float, data: _small.Data, *, epochs: int, seed: int) -> list[Row]:
     torch.manual_seed(seed)
-    model = _small.mlp(*NETWORKS[network])
+    name, widths, _ = NETWORKS[network]
+    loss = F.cross_entropy if name == "MNIST" else F.mse_loss
+    model = _small.mlp(*widths)
     groups = neurons_of(model, data[0][:2]).groups
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=decay)
     rows: list[Row] = []
@@ -49,37 +67,39 @@ def run(network: str, decay: float, data: _small.Data, *, epochs: int, seed: int
                 "path_norm": sum(float(n.masses.sum()) for n in norms.values()),
                 "active": sum(_small.active_neurons(n) for n in norms.values()),
                 "neurons": sum(group.width for group in groups),
-                "train_loss": _small.evaluate(model, data[0], data[1])[0],
-                "test_accuracy": _small.evaluate(model, data[2], data[3])[1],
+                "test_score": test_score(model, data, name),
             }
         )
 
-    _small.fit(model, optimizer, data, epochs=epochs, seed=seed, after=log)
+    _small.fit(model, optimizer, data, epochs=epochs, seed=seed, loss=loss, after=log)
     return rows
 
 
 def verdict(runs: list[Row]) -> Row:
-    """Ratios at the end within 1 % of one with decay, off without; fewer active neurons with decay."""
+    """Ratios at the end within 1 % of one with decay, off without; a tenth of the neurons gone with decay."""
     last = {(item["network"], item["weight_decay"]): item["rows"][-1] for item in runs}
-    holds, said = True, []
+    balanced, sparser, said = [], [], []
     for network in NETWORKS:
         plain, decayed = (last[network, decay] for decay in DECAYS)
         ratios = [row["half_squares"] / row["path_norm"] for row in (plain, decayed)]
-        holds &= ratios[1] < 1.01 < ratios[0] and decayed["active"] < 0.9 * plain["active"]
+        balanced.append(ratios[1] < 1.01 < ratios[0])
+        sparser.append(decayed["active"] < 0.9 * plain["active"])
         said.append(
             f"{network}: {ratios[0]:.3f} without decay, {ratios[1]:.4f} with; active neurons "
             f"{plain['active']} and {decayed['active']} of {plain['neurons']}"
         )
     return {
-        "holds": bool(holds),
+        "holds": all(balanced) and all(sparser),
+        "balance_holds": all(balanced),
+        "neurons_vanish_in": [name for name, found in zip(NETWORKS, sparser, strict=True) if found],
         "predicted": "half the squares over the path norm goes to 1 with weight decay only, and neurons vanish",
         "measured": "; ".join(said),
     }
 
 
 def draw(runs: list[Row], path: Path) -> None:
-    figure = new_figure(10.5, 6.4)
-    panels = figure.subplots(2, 2, squeeze=False)
+    figure = new_figure(14.0, 6.4)
+    panels = figure.subplots(2, len(NETWORKS), squeeze=False)
     for column, network in enumerate(NETWORKS):
         for item in (item for item in runs if item["network"] == network):
             decayed = item["weight_decay"] > 0.0
@@ -97,8 +117,10 @@ def draw(runs: list[Row], path: Path) -> None:
                 label=f"Σ ‖w‖ ‖v‖, {name}",
             )
             panels[1, column].plot(epochs, [row["active"] for row in item["rows"]], color=colour, label=name)
-        layers = "-".join(map(str, NETWORKS[network]))
-        panels[0, column].set_title(f"{network} ({layers})", color=INK, fontsize=11, loc="left")
+        name, widths, _ = NETWORKS[network]
+        panels[0, column].set_title(
+            f"{network}: {name}, {'-'.join(map(str, widths))}", color=INK, fontsize=11, loc="left"
+        )
         panels[0, column].set(yscale="log", ylabel="norm")
         panels[1, column].set(ylabel="active neurons", xlabel="epoch", ylim=(0, None))
         for panel in panels[:, column]:
@@ -110,21 +132,21 @@ def draw(runs: list[Row], path: Path) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Train, draw, write; 0 if the claim holds, 1 if not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="all 60,000 digits, 300 epochs")
+    parser.add_argument("--full", action="store_true", help="all 60,000 digits, twice the epochs")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(argv)
-    samples, epochs = (60_000, 300) if options.full else (5_000, 240)
-    data, started = _small.mnist(samples), time.perf_counter()
+    samples, started = 60_000 if options.full else 5_000, time.perf_counter()
+    sets = {"MNIST": _small.mnist(samples), "concrete": _small.concrete()}
     runs: list[Row] = []
-    for network in NETWORKS:
+    for network, (name, widths, epochs) in NETWORKS.items():
         for decay in DECAYS:
-            rows = run(network, decay, data, epochs=epochs, seed=0)
-            runs.append({"network": network, "widths": NETWORKS[network], "weight_decay": decay, "rows": rows})
+            rows = run(network, decay, sets[name], epochs=2 * epochs if options.full else epochs, seed=0)
+            runs.append({"network": network, "data": name, "widths": widths, "weight_decay": decay, "rows": rows})
             last = rows[-1]
             print(
                 f"{network}, decay {decay:g}: half squares {last['half_squares']:.2f}, "
                 f"path norm {last['path_norm']:.2f}, "
-                f"{last['active']} of {last['neurons']} active, {100 * last['test_accuracy']:.2f} %",
+                f"{last['active']} of {last['neurons']} active, score {last['test_score']:.4f}",
                 flush=True,
             )
     found = verdict(runs)
@@ -132,8 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{outcome}: predicted {found['predicted']}; measured {found['measured']}")
     payload = {
         "command": "python -m experiments.secret_sparsity",
-        "data": f"MNIST, the first {samples} training digits; 10,000 test digits",
-        "epochs": epochs,
+        "data": f"MNIST: the first {samples} training digits, 10,000 test digits; concrete: the first standard split",
         "active_above": _small.ACTIVE,
         "seconds": time.perf_counter() - started,
         "environment": environment(["torch", "pathnorm"], threads=torch.get_num_threads()),

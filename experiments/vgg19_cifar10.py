@@ -59,9 +59,8 @@ def train(options: argparse.Namespace) -> None:
 
 def wide_layers(model: nn.Sequential) -> list[str]:
     """Names of the convolutions of the largest width."""
-    convolutions = {name: layer for name, layer in model.named_children() if isinstance(layer, nn.Conv2d)}
-    widest = max(layer.out_channels for layer in convolutions.values())
-    return [name for name, layer in convolutions.items() if layer.out_channels == widest]
+    widths = {name: int(model.get_submodule(name).out_channels) for name in _vgg.convolutions(model)}
+    return [name for name, width in widths.items() if width == max(widths.values())]
 
 
 def described(what: str, model: nn.Module, data: tuple[Tensor, Tensor, Tensor, Tensor], **more: Any) -> Row:
@@ -83,7 +82,7 @@ def by_magnitude(model: nn.Sequential, kept: float, images: Tensor, labels: Tens
     """Torch-Pruning's magnitude score, the same share of every layer."""
     from benchmarks._torch_pruning import PEERS, prune
 
-    free = [name for name, layer in model.named_children() if isinstance(layer, nn.Conv2d)]
+    free = _vgg.convolutions(model)
     return prune(model, PEERS["tp-magnitude"], kept=kept, free=free, images=images[:256], labels=labels[:256])
 
 
@@ -143,6 +142,7 @@ def shrink(options: argparse.Namespace) -> None:
             calibration[:LAYER_SAMPLES],
             widths={name: max(1, round(SHARE * width))},
             selector="lasso",
+            skip=[other for other in _vgg.convolutions(model) if other != name],
             outputs="logits",
             max_positions=16,
         )
@@ -168,7 +168,7 @@ def shrink(options: argparse.Namespace) -> None:
             **budget,
             outputs="logits",
             slide=steps,
-            max_positions=16,  # type: ignore[arg-type]
+            max_positions=16,
         )
         (kind, share), *_ = budget.items()
         keep(

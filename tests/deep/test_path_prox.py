@@ -75,6 +75,30 @@ def test_neurons_become_exactly_zero_and_the_objective_falls(wrap):
     assert all(later <= before + 1e-6 for before, later in itertools.pairwise(values))
 
 
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.8, "nesterov": True}, {"momentum": 0.8, "dampening": 0.5}])
+def test_the_fixed_point_does_not_depend_on_the_momentum(options):
+    """Stationary for loss + path norm: the derivative along the length of every neuron that is left vanishes."""
+    model = network().double()
+    x, y = X.double(), Y.double()
+    inner = torch.optim.SGD(model.parameters(), lr=0.04, **options)
+    optimizer = PathProx(inner, model, x, 0.05, biases=False)
+    for _ in range(1500):
+        optimizer.zero_grad()
+        F.mse_loss(model(x), y).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    F.mse_loss(model(x), y).backward()
+    w, v = model[0].weight, model[2].weight
+    p, q = w.detach().norm(dim=1), v.detach().norm(dim=0)
+    alive = p * q > 1e-3
+    assert bool(alive.any())
+    along_w = (w.grad * w.detach()).sum(1) / p + 0.05 * q
+    along_v = (v.grad * v.detach()).sum(0) / q + 0.05 * p
+    # Without the factor of the momentum these would be 0.8.
+    assert float((along_w / (0.05 * q))[alive].abs().mean()) < 0.2
+    assert float((along_v / (0.05 * p))[alive].abs().mean()) < 0.2
+
+
 def test_parts_with_rates_of_their_own_and_frozen_parts(wrap):
     model = network()
     groups = [{"params": model[0].parameters(), "lr": 0.2}, {"params": model[2].parameters(), "lr": 0.05}]

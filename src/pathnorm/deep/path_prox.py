@@ -22,11 +22,13 @@ _FORMS = ("product", "constrained")
 
 
 class PathProx(Optimizer):
-    """Wrap an optimiser: after each of its steps comes the proximal operator of ``lr lam sum_k ||w_k|| ||v_k||``.
+    """Wrap an optimiser: after each of its steps comes the proximal operator of ``step lam sum_k ||w_k|| ||v_k||``.
 
     Gradient step on the loss, proximal step on the norm: with stochastic gradient descent this is proximal gradient
-    descent on ``loss + lam sum_g sum_k ||w_k|| ||v_k||``, and neurons become exactly zero. Behind an adaptive optimiser
-    the proximal step is the Euclidean one with the learning rate as its step, as decoupled weight decay is.
+    descent on ``loss + lam sum_g sum_k ||w_k|| ||v_k||``, and neurons become exactly zero. The step is the learning
+    rate over ``1 - momentum`` (times ``1 - dampening``): so much does a gradient move the weights in all, and so the
+    fixed points are those of the objective whatever the momentum is. Behind an adaptive optimiser the proximal step is
+    the Euclidean one with the learning rate as its step, as decoupled weight decay is.
 
     The wrapper is an ``Optimizer`` with the parameter groups and the state of the wrapped one: schedulers, gradient
     clipping and ``torch.amp.GradScaler`` take it in its place (a step that the scaler leaves out leaves out the
@@ -125,7 +127,7 @@ class PathProx(Optimizer):
         """Apply the proximal step alone, in place."""
         state = live_state(self._model)
         rates = {
-            id(parameter): float(group["lr"])
+            id(parameter): _step_of(group)
             for group in self.optimizer.param_groups
             for parameter in group["params"]
             if parameter.requires_grad
@@ -263,6 +265,12 @@ def _columns(part: Tensor, neurons: Tensor, width: int) -> Tensor:
 def _length(squares: list[Tensor]) -> Tensor:
     """Norm of a side, from its parts."""
     return torch.stack([part.to(squares[0]) for part in squares]).sum(0).sqrt()
+
+
+def _step_of(group: Mapping[str, Any]) -> float:
+    """How far a gradient moves the parameters of a group in all, momentum counted."""
+    momentum, dampening = float(group.get("momentum", 0.0)), float(group.get("dampening", 0.0))
+    return float(group["lr"]) * ((1.0 - dampening) / (1.0 - momentum) if momentum else 1.0)
 
 
 def _step_size(parts: list[Tensor], rates: Mapping[int, float]) -> float:
