@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F

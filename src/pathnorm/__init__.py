@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathnorm import deep, errors, estimators, problems, representer, solvers, spaces
+    from pathnorm.deep.audit import audit
     from pathnorm.deep.compress import compress
     from pathnorm.estimators import (
         BV2Regressor,
@@ -40,6 +41,7 @@ __all__ = [
     "SmoothingSplineRegressor",
     "ThinPlateRegressor",
     "__version__",
+    "audit",
     "bv2_path",
     "certify",
     "compress",
@@ -68,6 +70,7 @@ _FUNCTIONS = {
     "ThinPlateRegressor": "pathnorm.estimators",
     "bv2_path": "pathnorm.estimators",
     "certify": "pathnorm.representer",
+    "audit": "pathnorm.deep.audit",
     "compress": "pathnorm.deep.compress",
     "sparsify": "pathnorm.representer",
 }

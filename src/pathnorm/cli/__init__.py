@@ -1,4 +1,4 @@
-"""The command line: ``pathnorm fit``, ``pathnorm compress`` and ``pathnorm demo``.
+"""The command line: ``pathnorm fit``, ``pathnorm audit``, ``pathnorm compress`` and ``pathnorm demo``.
 
 Results go to stdout, as a table or as one JSON object; talk, warnings and progress go to stderr. The exit
 status is 0 if it went well, 1 if the run failed, 2 for misuse and 130 after Ctrl-C.
@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 import pathnorm
+from pathnorm.cli.audit import add_audit
 from pathnorm.cli.compress import add_compress
 from pathnorm.cli.demo import add_demo
 from pathnorm.cli.fit import add_fit
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pathnorm {pathnorm.__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     add_fit(verbs)
+    add_audit(verbs)
     add_compress(verbs)
     add_demo(verbs)
     return parser

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pathnorm
-from pathnorm.cli.arguments import add_common, count, natural, numbers, positive, share, size
+from pathnorm.cli.arguments import add_common, count, natural, positive, share
+from pathnorm.cli.model_arguments import add_model, add_reading, read_data, read_model
 from pathnorm.cli.output import Outcome, progress_bars, talk
 from pathnorm.errors import MissingExtraError
 from pathnorm.report.folder import new_folder, refuse_existing
-
-if TYPE_CHECKING:
-    from pathnorm.deep.images import ImageOptions
 
 __all__ = ["add_compress"]
 
@@ -30,16 +28,7 @@ def add_compress(verbs: Any) -> None:
         description="Make a trained PyTorch network smaller, from unlabelled data, without retraining.",
     )
     parser.set_defaults(verb=_compress)
-    parser.add_argument("factory", metavar="FACTORY", help="package.module:callable or file.py:callable")
-    parser.add_argument(
-        "--weights", metavar="W", required=True, help="a safetensors file, or a state dict of torch.save"
-    )
-    parser.add_argument(
-        "--data",
-        metavar="D",
-        required=True,
-        help=".npy or .npz (file.npz:key), folder of images, or package.module:callable giving a DataLoader",
-    )
+    add_model(parser)
     budget = parser.add_argument_group("budget (one of)").add_mutually_exclusive_group(required=True)
     budget.add_argument("--params", metavar="R", type=share, help="keep this share of the parameters: 0.5")
     budget.add_argument("--macs", metavar="R", type=share, help="keep this share of the multiply-accumulates")
@@ -56,14 +45,8 @@ def add_compress(verbs: Any) -> None:
     parser.add_argument(
         "--slide", metavar="N", type=natural, default=0, help="N local steps in which kept neurons move, per layer"
     )
-    parser.add_argument("--skip", metavar="NAME", nargs="+", action="extend", default=[], help="layers to leave alone")
     parser.add_argument("--round-to", metavar="N", type=count, default=1, help="widths are multiples of N")
-    parser.add_argument("--samples", metavar="N", type=count, help="use the first N samples only")
-    parser.add_argument("--batch-size", metavar="B", type=count, default=128)
-    images = parser.add_argument_group("for a folder of images")
-    images.add_argument("--image-size", metavar="HxW", type=size, help="resize to this height and width")
-    images.add_argument("--mean", metavar="M,M,M", type=numbers, help="subtracted after scaling to [0, 1]")
-    images.add_argument("--std", metavar="S,S,S", type=numbers, help="divided by afterwards")
+    add_reading(parser)
     parser.add_argument("--onnx", action="store_true", help="also write model.onnx")
     add_common(parser)
 
@@ -74,8 +57,8 @@ def _compress(arguments: argparse.Namespace) -> Outcome:
 
     out: Path = arguments.out
     refuse_existing(out, force=arguments.force)
-    model = sources.load_model(arguments.factory, arguments.weights)
-    data = sources.load_data(arguments.data, images=_image_options(arguments), limit=arguments.samples)
+    model = read_model(arguments)
+    data = read_data(arguments)
     labels = None
     if arguments.labels is not None:
         if not hasattr(data, "shape"):
@@ -119,16 +102,3 @@ def _write(result: Any, out: Path, *, onnx: bool, force: bool) -> list[str]:
         if onnx:
             result.to_onnx(made / "model.onnx")
         return sorted(path.name for path in made.iterdir())
-
-
-def _image_options(arguments: argparse.Namespace) -> ImageOptions | None:
-    from pathnorm.deep.images import ImageOptions
-
-    if arguments.image_size is None and arguments.mean is None and arguments.std is None:
-        return None
-    channels = len(arguments.mean or arguments.std or (0, 0, 0))
-    return ImageOptions(
-        size=arguments.image_size,
-        mean=arguments.mean or (0.0,) * channels,
-        std=arguments.std or (1.0,) * channels,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathnorm.deep.audit import audit
 from pathnorm.deep.balance import balance
 from pathnorm.deep.compress import Compression, compress
 from pathnorm.deep.graph import trace
@@ -18,6 +19,7 @@ __all__ = [
     "Compression",
     "PathNormRegularizer",
     "PathProx",
+    "audit",
     "balance",
     "compress",
     "lam_from_weight_decay",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from pathnorm.errors import DataError
 
-__all__ = ["Batches", "split_batches"]
+__all__ = ["Batches", "all_batches", "split_batches"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Tensor]:
         for chunk in self.chunks:
-            yield _inputs(self.source(chunk))[0].to(self.device)
+            yield _inputs(self.source(chunk)).to(self.device)
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -40,13 +40,17 @@ class Batches:
         """Return the first ``count`` batches."""
         return Batches(self.source, self.chunks[:count], self.device)
 
+    def after(self, count: int) -> Batches:
+        """Return all but the first ``count`` batches."""
+        return Batches(self.source, self.chunks[count:], self.device)
+
     def count(self) -> int:
         """Return the number of samples."""
         return sum(batch.shape[0] for batch in self)
 
     def labels(self) -> Tensor | None:
         """Return the labels that come with the batches, or None."""
-        found = [_inputs(self.source(chunk))[1] for chunk in self.chunks]
+        found = [_labels(self.source(chunk)) for chunk in self.chunks]
         return None if any(item is None for item in found) else torch.cat(found)  # type: ignore[arg-type]
 
 
@@ -73,6 +77,29 @@ def split_batches(
     rng = np.random.default_rng(seed)
     if isinstance(data, (np.ndarray, Tensor)):
         return _split_array(data, labels, rng, heldout=heldout, batch_size=batch_size, device=device)
+    source, chunks = _read(data, seed)
+    return _split_chunks(source, chunks, rng, heldout, device)
+
+
+def all_batches(data: Any, *, batch_size: int, seed: int, device: torch.device) -> Batches:
+    """Return all of the data as batches in the order given; kinds of data as in :func:`split_batches`.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two samples, no batch, or the kind of data is not understood.
+    """
+    if isinstance(data, (np.ndarray, Tensor)):
+        samples = _samples(data)
+        return Batches(lambda chunk: samples[chunk], tuple(torch.arange(samples.shape[0]).split(batch_size)), device)
+    source, chunks = _read(data, seed)
+    if not chunks:
+        raise DataError("Data must hold at least one batch. Got none. Check the dataset of the loader.")
+    return Batches(source, tuple(chunks), device)
+
+
+def _read(data: Any, seed: int) -> tuple[Callable[[Any], Any], list[Any]]:
+    """Return how a batch is read, and what there is to be read, of a loader or a list of batches."""
     if isinstance(data, DataLoader):
         if isinstance(data.dataset, IterableDataset):
             raise DataError(
@@ -82,9 +109,9 @@ def split_batches(
         with _fixed_random_state(seed):
             indices = list(data.batch_sampler if data.batch_sampler is not None else ([i] for i in data.sampler))
         collate, dataset = data.collate_fn, data.dataset
-        return _split_chunks(lambda chunk: collate([dataset[i] for i in chunk]), indices, rng, heldout, device)
+        return (lambda chunk: collate([dataset[i] for i in chunk])), indices
     if isinstance(data, Sequence) and len(data) and not isinstance(data, str):
-        return _split_chunks(lambda position: data[position], list(range(len(data))), rng, heldout, device)
+        return (lambda position: data[position]), list(range(len(data)))
     if isinstance(data, Iterable):
         raise DataError(
             f"Data must be an array, a tensor, a DataLoader or a list of batches, so that it can be read more than "
@@ -94,9 +121,8 @@ def split_batches(
     raise DataError(f"Data must be an array, a tensor, a DataLoader or a list of batches. Got {type(data).__name__}.")
 
 
-def _split_array(
-    data: Any, labels: Any, rng: np.random.Generator, *, heldout: float, batch_size: int, device: torch.device
-) -> tuple[Batches, Batches]:
+def _samples(data: Any) -> Tensor:
+    """Return an array as a tensor with at least two samples."""
     samples = torch.as_tensor(data)
     if samples.ndim < 2 or samples.shape[0] < 2:
         raise DataError(
@@ -108,6 +134,13 @@ def _split_array(
             f"Data must be floating point, scaled as the network was trained. Its dtype is {samples.dtype}. "
             "Convert and normalise it first."
         )
+    return samples
+
+
+def _split_array(
+    data: Any, labels: Any, rng: np.random.Generator, *, heldout: float, batch_size: int, device: torch.device
+) -> tuple[Batches, Batches]:
+    samples = _samples(data)
     targets = None if labels is None else torch.as_tensor(labels)
     if targets is not None and targets.shape[:1] != samples.shape[:1]:
         raise DataError(f"There must be one label per sample: {samples.shape[0]} samples, {targets.shape[0]} labels.")
@@ -140,18 +173,21 @@ def _split_chunks(
     )
 
 
-def _inputs(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Return the input tensor of a batch and its labels, if it has any."""
-    label = None
+def _inputs(batch: Any) -> Tensor:
+    """Return the input tensor of a batch."""
     if isinstance(batch, (tuple, list)) and batch:
-        label = torch.as_tensor(batch[1]) if len(batch) > 1 else None
         batch = batch[0]
     if not isinstance(batch, (np.ndarray, Tensor)):
         raise DataError(
             f"A batch must be a tensor, or a sequence that starts with one. Got {type(batch).__name__}. "
             "Give a collate function that returns (inputs, labels)."
         )
-    return torch.as_tensor(batch), label
+    return torch.as_tensor(batch)
+
+
+def _labels(batch: Any) -> Tensor | None:
+    """Return the labels of a batch, if it has any."""
+    return torch.as_tensor(batch[1]) if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pathnorm.problems.reconstruction import LayerReconstruction
 from pathnorm.report.records import CompressionRecord, Frontier, GroupRecord
 from pathnorm.solvers.multitask_lasso import multitask_lasso
 
-__all__ = ["describe"]
+__all__ = ["describe", "peak_memory_mb"]
 
 Array = NDArray[np.float64]
 
@@ -88,7 +88,7 @@ def describe(
         selector=setup.selector if isinstance(setup.selector, str) else getattr(setup.selector, "__name__", "callable"),
         seed=setup.seed,
         seconds=time.perf_counter() - started,
-        peak_memory_mb=_peak_memory_mb(),
+        peak_memory_mb=peak_memory_mb(),
         frontiers=_frontiers(reduction.layers),
     )
 
@@ -185,7 +185,7 @@ def _weight_bytes(model: nn.Module) -> int:
     return len(save({key: value.contiguous() for key, value in model.state_dict().items()}))
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     """Return the peak resident memory of the process; NaN where the platform does not tell."""
     try:
         import resource

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy_against_params", "error_curves", "frontier", "overview", "widths"]
+__all__ = ["accuracy_against_params", "error_curves", "frontier", "overview", "shades", "widths"]
 
 AFTER, BEFORE = PALETTE[0], "#a9b4c6"
 
@@ -143,13 +143,13 @@ def _draw_widths(axes: Axes, groups: Sequence[GroupRecord]) -> None:
 def _draw_error_curves(axes: Axes, groups: Sequence[GroupRecord]) -> None:
     drawn = [group for group in groups if len(group.error_curve) > 1]
     named = len(drawn) <= MOST_IN_LEGEND
-    shades = _shades(len(drawn))
+    colours = shades(len(drawn))
     for index, group in enumerate(drawn):
         width = len(group.error_curve) - 1
         axes.plot(
             [kept / width for kept in range(width + 1)],
             [max(error, 0.0) for error in group.error_curve],
-            color=shades[index],
+            color=colours[index],
             linewidth=1.6 if named else 0.9,
             label=shorten(group.name, 24),
         )
@@ -157,7 +157,7 @@ def _draw_error_curves(axes: Axes, groups: Sequence[GroupRecord]) -> None:
         axes.plot(
             [kept / width],
             [max(group.error_curve[kept], 0.0)],
-            color=shades[index],
+            color=colours[index],
             marker="o",
             markersize=6 if named else 3,
             clip_on=False,
@@ -214,7 +214,7 @@ def _bars_height(groups: Sequence[GroupRecord]) -> float:
     return max(2.6, 1.2 + per_layer * len(groups))
 
 
-def _shades(number: int) -> list[str]:
+def shades(number: int) -> list[str]:
     """Return the palette for a few curves, and one hue from light to dark for many."""
     if number <= len(PALETTE):
         return list(PALETTE[:number])

@@ -8,19 +8,15 @@ from pathlib import Path
 from pathnorm.report.comparison import ComparisonPoint
 from pathnorm.report.numbers import count, percent, summary
 from pathnorm.report.page import render_page, script_json, write_page
+from pathnorm.report.reasons import skipped_lines, theorem_lines
 from pathnorm.report.records import CompressionRecord, GroupRecord, kind_of
 from pathnorm.report.rows import GROUP_COLUMNS, KINDS, group_cells, how, network_rows
 from pathnorm.report.style import inline_svg
-from pathnorm.report.table import align, wrap
+from pathnorm.report.table import SHORT_KIND, align, wrap
 
 __all__ = ["text_table", "write_html"]
 
 WIDTH = 100
-
-# A terminal shows so many; the page and the record have them all.
-MOST_REASONS = 8
-
-_SHORT_KIND = {"exact": "exact", "certified": "cert.", "measured": "meas."}
 
 
 def text_table(record: CompressionRecord, *, width: int = WIDTH) -> str:
@@ -32,9 +28,9 @@ def text_table(record: CompressionRecord, *, width: int = WIDTH) -> str:
     ]
     if record.groups:
         lines += ["", f"layers, selector {record.selector!r}", *_group_lines(record.groups, width)]
-        lines += ["", *_theorem_lines(record, width)]
+        lines += ["", *theorem_lines(record.groups, width=width)]
     if record.skipped:
-        lines += ["", "left alone", *_skipped_lines(record, width)]
+        lines += ["", "left alone", *skipped_lines(record.skipped, width=width)]
     lines += ["", *wrap(how(record), width=width)]
     lines += [f"{kind + ':':11}{meaning}" for kind, meaning in KINDS.items()]
     return "\n".join(lines)
@@ -102,41 +98,9 @@ def write_html(
 
 
 def _group_lines(groups: Sequence[GroupRecord], width: int) -> list[str]:
-    kinds = ["" if name is None else _SHORT_KIND[kind_of(GroupRecord, name)] for *_, name in GROUP_COLUMNS]
+    kinds = ["" if name is None else SHORT_KIND[kind_of(GroupRecord, name)] for *_, name in GROUP_COLUMNS]
     head = [[first for first, *_ in GROUP_COLUMNS], [second for _, second, *_ in GROUP_COLUMNS], kinds]
     return align([group_cells(group) for group in groups], head=head, width=width)
-
-
-def _theorem_lines(record: CompressionRecord, width: int) -> list[str]:
-    """One line per reason, not per layer: fifty layers usually share three reasons."""
-    lines = ["the theorem on layer widths"]
-    for verdict, applies in (("applies", True), ("does not apply", False)):
-        by_reason: dict[str, list[str]] = {}
-        for group in record.groups:
-            if group.theorem_applies is applies:
-                by_reason.setdefault(group.theorem_reason, []).append(group.name)
-        for reason, names in list(by_reason.items())[:MOST_REASONS]:
-            lines += wrap(f"{verdict}: {reason} ({_few(names)})", width=width, indent="  ", hang="    ")
-        rest = list(by_reason.values())[MOST_REASONS:]
-        if rest:
-            lines.append(f"  {verdict}: {sum(map(len, rest))} layers more, each with its reason in the record")
-    return lines
-
-
-def _skipped_lines(record: CompressionRecord, width: int) -> list[str]:
-    by_reason: dict[str, list[str]] = {}
-    for item in record.skipped:
-        by_reason.setdefault(item.reason, []).append(f"{item.name} [{item.width}]")
-    lines = []
-    for reason, names in by_reason.items():
-        lines += wrap(f"{_few(names)}: {reason}", width=width, indent="  ", hang="    ")
-    return lines
-
-
-def _few(names: Sequence[str], *, most: int = 8) -> str:
-    """Join names, and count those beyond ``most``."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 # ------------------------------------------------------------------------------ page

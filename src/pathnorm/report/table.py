@@ -5,7 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Collection, Sequence
 
-__all__ = ["align", "shorten", "wrap"]
+__all__ = ["SHORT_KIND", "align", "shorten", "wrap"]
+
+SHORT_KIND = {"exact": "exact", "certified": "cert.", "measured": "meas."}
 
 _SEPARATOR = "  "
 
