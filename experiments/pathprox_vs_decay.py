@@ -28,7 +28,7 @@ from pathnorm.report.style import INK, PALETTE, dress, new_figure
 
 OUT = Path(__file__).resolve().parent / "results"
 NAME = "pathprox_vs_decay"
-DECAYS = {"mnist": (3e-4, 1e-3, 3e-3), "cifar10": (1e-3, 3e-3, 1e-2)}
+DECAYS = {"mnist": (1e-3, 3e-3, 1e-2, 3e-2), "cifar10": (1e-3, 3e-3, 1e-2)}
 METHODS = ("weight decay", "PathProx")
 WITHIN = 0.003
 Row = dict[str, Any]

@@ -33,7 +33,7 @@ OUT = Path(__file__).resolve().parent / "results"
 NAME = "vgg19_cifar10"
 SHARE = 47 / 512  # of the neurons, as published
 SAMPLES = 5_000  # unlabelled training images for calibration of the whole network
-LAYER_SAMPLES = 2_500  # and of a single layer
+LAYER_SAMPLES = 1_500  # and of a single layer
 Row = dict[str, Any]
 
 
@@ -107,7 +107,7 @@ def shrink(options: argparse.Namespace) -> None:
     test, truth = load_cifar10(root, "test", 10_000)
     calibration = every[:SAMPLES]
     # The training loss of a smaller network is taken on images that it was not calibrated with.
-    data = (every[SAMPLES : 3 * SAMPLES], labels[SAMPLES : 3 * SAMPLES], test, truth)
+    data = (every[SAMPLES : 2 * SAMPLES], labels[SAMPLES : 2 * SAMPLES], test, truth)
     history = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     norms = path_norm(model, test[:2])
     rows = [described("dense", model, data, path_norm=norms.total)]

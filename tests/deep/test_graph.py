@@ -90,3 +90,12 @@ def test_hooks_are_no_part_of_the_function_that_is_traced(build, sample):
         graph = trace(model, sample("mlp", 2))
         torch.testing.assert_close(graph.outputs(state_of(model), sample("mlp", 2)), plain)
         assert not torch.allclose(model(sample("mlp", 2)), plain)
+
+
+def test_a_slice_of_a_table_is_an_example(build):
+    """Rows that do not lie next to each other in memory: the last column was cut off."""
+    table = torch.randn(8, 7)
+    graph = trace(build("mlp"), table[:2, :6])
+    model = build("mlp")
+    with torch.no_grad():
+        torch.testing.assert_close(graph.outputs(state_of(model), table[:, :6]), model(table[:, :6]))

@@ -174,6 +174,8 @@ def trace(model: nn.Module, example: Tensor) -> ModelGraph:
         the graph does not reproduce the model on ``example``.
     """
     twin = clean_copy(model)
+    # Strides of a slice would become guards, which the decomposition below cannot read.
+    example = example.contiguous()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
