@@ -78,7 +78,7 @@ def histograms(record: AuditRecord) -> Figure:
     top = max(masses, default=0.0)
     if top > 0.0:
         floor = max(min(mass for mass in masses if mass > 0.0), _FLOOR * top)
-        span = max(math.log10(top / floor), 0.1)
+        span = max(math.log10(top / floor), 1.0)
         edges = [top * 10.0 ** (-span * (1.0 - index / _BINS)) for index in range(_BINS + 1)]
         # Those below the floor, zeros included, are in the first bin.
         right.hist([max(mass, edges[0]) for mass in masses], bins=edges, rwidth=0.9, color=PALETTE[2])
@@ -87,6 +87,7 @@ def histograms(record: AuditRecord) -> Figure:
     right.set_ylabel("neurons")
     for axes in (left, right):
         dress(axes, along="y")
+        axes.yaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
