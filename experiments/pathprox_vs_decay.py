@@ -13,6 +13,7 @@ with path norms for both. A neuron is active if its mass is above a thousandth o
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from benchmarks._harness import environment, print_table, write_json
 from experiments import _small
 from pathnorm.deep import PathProx, lam_from_weight_decay
 from pathnorm.deep.neuron_norms import neurons_of
+from pathnorm.deep.path_prox import Form
 from pathnorm.report.style import INK, PALETTE, dress, new_figure
 
 OUT = Path(__file__).resolve().parent / "results"
 NAME = "pathprox_vs_decay"
-DECAYS = {"mnist": (1e-3, 3e-3, 1e-2, 3e-2), "cifar10": (1e-3, 3e-3, 1e-2)}
-METHODS = ("weight decay", "PathProx")
+DECAYS = {"mnist": (1e-3, 3e-3, 1e-2, 3e-2), "cifar10": (3e-3, 1e-2, 3e-2)}
+METHODS = ("weight decay", "PathProx", "PathProx, constrained")
 WITHIN = 0.003
 Row = dict[str, Any]
 
@@ -43,9 +45,10 @@ def run(data: str, method: str, decay: float, samples: _small.Data, *, epochs: i
     model, started = model_for(data), time.perf_counter()
     schedule = lam_from_weight_decay(model, samples[0][:2], decay)
     groups = neurons_of(model, samples[0][:2]).groups
-    if method == "PathProx":
+    if method != METHODS[0]:
         inner = torch.optim.SGD(schedule.param_groups(model), lr=0.05, momentum=0.9)
-        optimizer: torch.optim.Optimizer = PathProx(inner, model, samples[0][:2], schedule.lam)
+        form: Form = "product" if method == METHODS[1] else "constrained"
+        optimizer: torch.optim.Optimizer = PathProx(inner, model, samples[0][:2], schedule.lam, form=form)
     else:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=decay)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
@@ -85,7 +88,7 @@ def run(data: str, method: str, decay: float, samples: _small.Data, *, epochs: i
 def comparison(runs: list[Row], data: str) -> list[Row]:
     """For every run with weight decay: the sparsest proximal run within 0.3 points, and the epochs to its objective."""
     decays = [item for item in runs if item["data"] == data and item["method"] == METHODS[0]]
-    proximal = [item for item in runs if item["data"] == data and item["method"] == METHODS[1]]
+    proximal = [item for item in runs if item["data"] == data and item["method"] != METHODS[0]]
     found = []
     for item in decays:
         last = item["history"][-1]
@@ -94,8 +97,8 @@ def comparison(runs: list[Row], data: str) -> list[Row]:
             for other in proximal
             if other["history"][-1]["test_accuracy"] >= last["test_accuracy"] - WITHIN
         ]
-        (same,) = (other for other in proximal if other["weight_decay"] == item["weight_decay"])
-        reached = [row["epoch"] for row in same["history"] if row["objective"] <= last["objective"]]
+        same = [other["history"] for other in proximal if other["weight_decay"] == item["weight_decay"]]
+        reached = [row["epoch"] for history in same for row in history if row["objective"] <= last["objective"]]
         found.append(
             {
                 "weight_decay": item["weight_decay"],
@@ -103,7 +106,7 @@ def comparison(runs: list[Row], data: str) -> list[Row]:
                 "active": last["active"],
                 "least_active_within": min((row["active"] for row in equal), default=None),
                 "objective": last["objective"],
-                "objective_pathprox": same["history"][-1]["objective"],
+                "objective_pathprox": min(history[-1]["objective"] for history in same),
                 "epochs": last["epoch"],
                 "epochs_to_objective": min(reached, default=None),
             }
@@ -155,7 +158,7 @@ def draw(runs: list[Row], path: Path) -> None:
             panels[line, 2].plot(
                 [row["active"] for row in last],
                 [100 * row["test_accuracy"] for row in last],
-                "os"[method] + "-",
+                "osD"[method] + "-",
                 color=PALETTE[method],
                 label=name,
             )
@@ -177,19 +180,25 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="all training images, 60 epochs")
     parser.add_argument("--data", nargs="+", choices=list(DECAYS), default=list(DECAYS))
+    parser.add_argument("--resume", action="store_true", help="keep the runs of the last result")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(argv)
     runs: list[Row] = []
+    earlier = options.out / f"{NAME}.json"
+    if options.resume and earlier.exists():
+        runs = json.loads(earlier.read_text(encoding="utf-8"))["runs"]
     payload: Row = {}
     for data in options.data:
         if data == "mnist":
             epochs, samples = (60, _small.mnist(60_000)) if options.full else (30, _small.mnist(10_000))
         else:
             epochs, samples = (
-                (60, _small.cifar10(50_000, 10_000)) if options.full else (12, _small.cifar10(10_000, 5_000))
+                (60, _small.cifar10(50_000, 10_000)) if options.full else (12, _small.cifar10(5_000, 5_000))
             )
         for decay in DECAYS[data]:
             for method in METHODS:
+                if any((r["data"], r["method"], r["weight_decay"]) == (data, method, decay) for r in runs):
+                    continue
                 runs.append(run(data, method, decay, samples, epochs=epochs))
                 last = runs[-1]["history"][-1]
                 print(

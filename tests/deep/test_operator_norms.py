@@ -61,7 +61,7 @@ def test_bound_of_a_zero_padded_convolution(size, taps, stride, padding, dilatio
         assert found.upper == pytest.approx(exact, rel=1e-10)
     if len(size) < 3:
         # On a torus there is no border at which a kernel is cut off: a small input loses more.
-        assert found.upper <= exact * (1.5 if min(size) > 3 else 3.0)
+        assert found.upper <= exact * (1.5 if min(size) > 3 else 4.0)
     assert found.exact == (set(taps) == {1})
 
 
@@ -69,7 +69,7 @@ def test_bound_reaches_the_norm_of_a_kernel_that_borders_do_not_cut():
     """A kernel of ones is steepest at frequency zero; the norm on n points tends to that on the torus."""
     weight = torch.ones(1, 1, 3, 3, dtype=torch.float64)
     geometry = ((3, 3), (1, 1), (1, 1), (1, 1))
-    assert convolution_norm(weight, geometry, size=(20, 20)).upper == pytest.approx(9.0, rel=1e-12)
+    assert convolution_norm(weight, geometry, size=(20, 20)).upper == pytest.approx(9.0, rel=1e-11)
     exact = largest(lambda x: F.conv2d(x, weight, padding=1), (1, 20, 20))
     assert 0.97 * 9.0 < exact < 9.0
 
