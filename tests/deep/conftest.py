@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -104,3 +107,22 @@ def sample():
         return torch.randn(shape, generator=generator)
 
     return draw
+
+
+@pytest.fixture
+def two_ranks(tmp_path):
+    """Return ``two_ranks(script)``: run it in two processes with arguments rank, port and folder; return the folder."""
+
+    def run(script: str):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        (tmp_path / "work.py").write_text(script)
+        workers = [
+            subprocess.Popen([sys.executable, str(tmp_path / "work.py"), str(rank), port, str(tmp_path)])
+            for rank in range(2)
+        ]
+        assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
+        return tmp_path
+
+    return run

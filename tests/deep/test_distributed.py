@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -37,23 +33,15 @@ dist.destroy_process_group()
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
-def test_two_ranks_act_as_one(tmp_path):
+def test_two_ranks_act_as_one(two_ranks):
     generator = torch.Generator().manual_seed(0)
     features, targets = torch.randn(101, 7, generator=generator), torch.randn(101, 3, generator=generator)
     whole = Moments.zeros(7, 3, torch.device("cpu"))
     whole.add(features, targets)
     expected = [whole.count, whole.features, whole.gram, whole.cross, whole.outer]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    (tmp_path / "work.py").write_text(SCRIPT)
-    workers = [
-        subprocess.Popen([sys.executable, str(tmp_path / "work.py"), str(rank), port, str(tmp_path)])
-        for rank in range(2)
-    ]
-    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
+    folder = two_ranks(SCRIPT)
     for rank in range(2):
-        for got, total in zip(torch.load(tmp_path / f"sums{rank}.pt", weights_only=True), expected, strict=True):
+        for got, total in zip(torch.load(folder / f"sums{rank}.pt", weights_only=True), expected, strict=True):
             torch.testing.assert_close(got, total, rtol=1e-12, atol=1e-12)
-    one, two = (torch.load(tmp_path / f"model{rank}.pt", weights_only=True) for rank in range(2))
+    one, two = (torch.load(folder / f"model{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -281,17 +278,9 @@ dist.destroy_process_group()
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")
-def test_two_ranks_take_the_same_steps_as_one_process(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    (tmp_path / "work.py").write_text(SCRIPT)
-    workers = [
-        subprocess.Popen([sys.executable, str(tmp_path / "work.py"), str(rank), port, str(tmp_path)])
-        for rank in range(2)
-    ]
-    assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
-    (one, active), (two, _) = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+def test_two_ranks_take_the_same_steps_as_one_process(two_ranks):
+    folder = two_ranks(SCRIPT)
+    (one, active), (two, _) = (torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)
     model = network()
     generator = torch.Generator().manual_seed(1)

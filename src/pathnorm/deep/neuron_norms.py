@@ -31,6 +31,7 @@ __all__ = [
     "path_norm",
     "plain_module",
     "two_examples",
+    "widened",
 ]
 
 Coordinates = Literal["folded", "gain"]
@@ -142,8 +143,8 @@ def neurons_of(model: nn.Module, example_inputs: Tensor, *, skip: tuple[str, ...
 
 
 def _input_squares(group: NeuronGroup, state: State, *, biases: bool, folded: bool) -> Tensor:
-    rows = _wide(state[group.producer.weight]).flatten(1).square().sum(1)
-    bias = None if group.producer.bias is None else _wide(state[group.producer.bias])
+    rows = widened(state[group.producer.weight]).flatten(1).square().sum(1)
+    bias = None if group.producer.bias is None else widened(state[group.producer.bias])
     if group.norm is None:
         return rows + bias.square() if biases and bias is not None else rows
     gamma, beta, scale, mean = _affine(group.norm, state)
@@ -161,7 +162,7 @@ def _input_squares(group: NeuronGroup, state: State, *, biases: bool, folded: bo
 def _output_squares(group: NeuronGroup, state: State, *, folded: bool) -> Tensor:
     total: Tensor | None = None
     for consumer in group.consumers:
-        weight = _wide(state[consumer.layer.weight])
+        weight = widened(state[consumer.layer.weight])
         squares = weight.square().flatten(2).sum(2) if weight.ndim > 2 else weight.square()
         if folded and consumer.site.norm is not None:
             gamma, _, scale, _ = _affine(consumer.site.norm, state)
@@ -179,10 +180,10 @@ def _output_squares(group: NeuronGroup, state: State, *, folded: bool) -> Tensor
 
 def _affine(norm: BatchNorm, state: State) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gamma, beta, one over the deviation, and the mean; the last two without gradient."""
-    variance = _wide(state[norm.variance]).detach()
-    gamma = torch.ones_like(variance) if norm.weight is None else _wide(state[norm.weight])
-    beta = torch.zeros_like(variance) if norm.bias is None else _wide(state[norm.bias])
-    return gamma, beta, torch.rsqrt(variance + norm.eps), _wide(state[norm.mean]).detach()
+    variance = widened(state[norm.variance]).detach()
+    gamma = torch.ones_like(variance) if norm.weight is None else widened(state[norm.weight])
+    beta = torch.zeros_like(variance) if norm.bias is None else widened(state[norm.bias])
+    return gamma, beta, torch.rsqrt(variance + norm.eps), widened(state[norm.mean]).detach()
 
 
 def _root(squares: Tensor) -> Tensor:
@@ -190,6 +191,6 @@ def _root(squares: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), torch.zeros_like(squares))
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def widened(tensor: Tensor) -> Tensor:
     """At least single precision: squares of half-precision weights over- and underflow."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pathnorm.deep.groups import NeuronGroup
-from pathnorm.deep.neuron_norms import neurons_of
+from pathnorm.deep.neuron_norms import neurons_of, widened
 from pathnorm.deep.prox import prox_norm, prox_product
 from pathnorm.deep.regularize import lams_of, live_state, require_groups
 from pathnorm.errors import UnsupportedModelError
@@ -254,11 +254,11 @@ def _output_parts(group: NeuronGroup, state: Mapping[str, Tensor]) -> list[tuple
 
 
 def _rows(part: Tensor) -> Tensor:
-    return _wide(part).reshape(part.shape[0], -1).square().sum(1)
+    return widened(part).reshape(part.shape[0], -1).square().sum(1)
 
 
 def _columns(part: Tensor, neurons: Tensor, width: int) -> Tensor:
-    squares = _wide(part).transpose(0, 1).reshape(part.shape[1], -1).square().sum(1)
+    squares = widened(part).transpose(0, 1).reshape(part.shape[1], -1).square().sum(1)
     return squares.new_zeros(width).index_add_(0, neurons, squares)
 
 
@@ -289,10 +289,6 @@ def _along(factor: Tensor, tensor: Tensor, dim: int) -> Tensor:
     shape = [1] * tensor.ndim
     shape[dim] = -1
     return factor.to(tensor.device).view(shape)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _require_homogeneous(groups: tuple[NeuronGroup, ...]) -> None:
