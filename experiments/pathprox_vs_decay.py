@@ -30,7 +30,7 @@ from pathnorm.report.style import INK, PALETTE, dress, new_figure
 
 OUT = Path(__file__).resolve().parent / "results"
 NAME = "pathprox_vs_decay"
-DECAYS = {"mnist": (1e-3, 3e-3, 1e-2, 3e-2), "cifar10": (3e-3, 1e-2, 3e-2)}
+DECAYS = {"mnist": (1e-3, 3e-3, 5e-3, 1e-2, 3e-2), "cifar10": (3e-3, 1e-2, 3e-2)}
 METHODS = ("weight decay", "PathProx", "PathProx, constrained")
 WITHIN = 0.003
 Row = dict[str, Any]

@@ -18,19 +18,26 @@ __all__ = ["ascend", "best_offsets"]
 # These sort, so they allocate.
 _SORTS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _PLAIN: dict[str, Any] = _SORTS | {"no_cpython_wrapper": True}
+# Sums in any order: what lets them run over several samples at a time.
+_SUMS: dict[str, Any] = _PLAIN | {"fastmath": {"reassoc", "contract"}}
 
 
-@njit(**_SORTS)
-def best_offsets(T, R, hinge, height):
+def best_offsets(T: Any, R: Any, hinge: Any, height: Any) -> None:
     """For every direction the sample through which the best hinge goes, and the height there.
 
     T (C, N) holds projections; R (N, D) sums to zero. Writes hinge (C,), the sample, and height (C,), ``||h||``.
     """
+    # numpy sorts several times faster than a kernel does.
+    _best_offsets(np.ascontiguousarray(T), np.argsort(T, axis=1), np.ascontiguousarray(R), hinge, height)
+
+
+@njit(**_SORTS)
+def _best_offsets(T, orders, R, hinge, height):
     directions, samples = T.shape
     outputs = R.shape[1]
     zeroth, first = np.empty(outputs), np.empty(outputs)
     for k in range(directions):
-        order = np.argsort(T[k])
+        order = orders[k]
         zeroth[:] = 0.0
         first[:] = 0.0
         best, where = -1.0, order[samples - 1]
@@ -50,14 +57,31 @@ def best_offsets(T, R, hinge, height):
 
 
 @njit(**_PLAIN)
-def _offset(X, r, w, t):
+def _along(F, w, base, t):
+    """``t_n = w' x_n - base``; samples are the columns of F (d, N), so this runs over several at a time."""
+    features, samples = F.shape
+    t[:] = -base
+    for j in range(features):
+        weight = w[j]
+        if weight != 0.0:
+            row = F[j]
+            for n in range(samples):
+                t[n] += weight * row[n]
+
+
+@njit(**_SUMS)
+def _dot(one, other):
+    total = 0.0
+    for n in range(one.size):
+        total += one[n] * other[n]
+    return total
+
+
+@njit(**_PLAIN)
+def _offset(F, r, w, t):
     """Best hinge for one direction and one output: the sample and ``|h|``."""
-    samples, features = X.shape
-    for n in range(samples):
-        total = 0.0
-        for j in range(features):
-            total += X[n, j] * w[j]
-        t[n] = total
+    samples = F.shape[1]
+    _along(F, w, 0.0, t)
     order = np.argsort(t)
     zeroth = first = 0.0
     best, where = -1.0, order[samples - 1]
@@ -72,18 +96,18 @@ def _offset(X, r, w, t):
 
 
 @njit(**_PLAIN)
-def _moment(X, r, t, on, m, u):
-    """Sum of ``r_n (x_n - x_m)`` over active samples into u; returns the sum of their r."""
-    samples, features = X.shape
-    u[:] = 0.0
+def _moment(F, r, t, stuck, count, u, active):
+    """Sum of ``r_n (x_n - x_m)`` over active samples into u; returns the sum of their r. Overwrites active (N,)."""
+    features, samples = F.shape
+    for n in range(samples):
+        active[n] = r[n] if t[n] > 0.0 else 0.0
+    for i in range(count):
+        active[stuck[i]] = 0.0
     total = 0.0
     for n in range(samples):
-        if t[n] > 0.0 and not on[n]:
-            total += r[n]
-            for j in range(features):
-                u[j] += r[n] * X[n, j]
+        total += active[n]
     for j in range(features):
-        u[j] -= total * X[m, j]
+        u[j] = _dot(F[j], active) - total * F[j, stuck[0]]
     return total
 
 
@@ -110,7 +134,7 @@ def _norm(v):
 
 
 @njit(**_PLAIN)
-def _span(X, stuck, count, Q, triangle, work):
+def _span(F, stuck, count, Q, triangle, work):
     """Orthonormal rows Q spanning ``x_i - x_m`` over the hinge; drops dependent samples. Returns the size of the hinge.
 
     ``x_i - x_m = sum_j triangle[j, i] Q_j``.
@@ -119,7 +143,7 @@ def _span(X, stuck, count, Q, triangle, work):
     m = stuck[0]
     for i in range(1, count):
         for j in range(work.size):
-            work[j] = X[stuck[i], j] - X[m, j]
+            work[j] = F[j, stuck[i]] - F[j, m]
         before = _norm(work)
         _project(work, Q, rank, triangle[:, rank])
         after = _norm(work)
@@ -150,28 +174,27 @@ def _sift(keys, which, at, stop):
 
 
 @njit(**_PLAIN)
-def _climb(X, r, sign, w, g, u, t, on, stuck, eps, keys, which, speed):
+def _climb(F, r, sign, w, g, u, t, on, stuck, eps, keys, which, speed):
     """Go along the great circle from w towards the unit tangent g to the first maximum of ``sign h``.
 
     Returns (cosine, sine, sample that holds it or -1). Samples are met in the order of minus the cotangent of the
     angle, taken from a heap: most climbs end after a few.
     """
-    samples, features = X.shape
+    features, samples = F.shape
     m = stuck[0]
     level = slope = offset = 0.0  # u' w and u' g of the moment that is valid after the start
     for j in range(features):
         level += u[j] * w[j]
         slope += u[j] * g[j]
-        offset += g[j] * X[m, j]
+        offset += g[j] * F[j, m]
     level *= sign
     slope *= sign
+    _along(F, g, offset, speed)
     found = 0
     for n in range(samples):
         if on[n]:
             continue
-        tau = -offset
-        for j in range(features):
-            tau += g[j] * X[n, j]
+        tau = speed[n]
         if abs(tau) <= 1e-300:
             continue
         if abs(t[n]) <= eps:
@@ -187,7 +210,6 @@ def _climb(X, r, sign, w, g, u, t, on, stuck, eps, keys, which, speed):
             continue
         keys[found] = tau / t[n]
         which[found] = n
-        speed[n] = tau
         found += 1
     if slope <= 0.0:
         return 1.0, 0.0, -1
@@ -245,38 +267,40 @@ def _release(r, sign, u, total, w, stuck, count, Q, triangle, s, tol):
 
 
 @njit(**_PLAIN)
-def _ascend_one(X, r, w, stuck, most, scale, budget):
+def _ascend_one(F, r, w, stuck, most, scale, budget):
     """Ascend from the unit direction w in place; returns the size of the hinge and the signed height."""
-    samples, features = X.shape
+    features, samples = F.shape
     u, g, work, s = np.empty(features), np.empty(features), np.empty(features), np.empty(features)
-    t, keys, speed = np.empty(samples), np.empty(samples), np.empty(samples)
+    t, keys, speed, active = np.empty(samples), np.empty(samples), np.empty(samples), np.empty(samples)
     which = np.empty(samples, np.int64)
     Q, triangle = np.empty((features, features)), np.empty((features, features))
     on = np.zeros(samples, np.bool_)
     eps = 1e-12 * scale
-    stuck[0], _ = _offset(X, r, w, t)
+    stuck[0], _ = _offset(F, r, w, t)
     count = 1
-    value = largest = 0.0
+    value = largest = best = 0.0
+    idle = 0
     for n in range(samples):
         largest = max(largest, abs(r[n]))
     for _ in range(budget):
-        count = _span(X, stuck, count, Q, triangle, work)
+        count = _span(F, stuck, count, Q, triangle, work)
         m = stuck[0]
         on[:] = False
         for i in range(count):
             on[stuck[i]] = True
         base = 0.0
         for j in range(features):
-            base += w[j] * X[m, j]
-        for n in range(samples):
-            inner = -base
-            for j in range(features):
-                inner += w[j] * X[n, j]
-            t[n] = inner
-        total = _moment(X, r, t, on, m, u)
+            base += w[j] * F[j, m]
+        _along(F, w, base, t)
+        total = _moment(F, r, t, stuck, count, u, active)
         value = 0.0
         for j in range(features):
             value += u[j] * w[j]
+        # Where many hinges meet samples may come and go at one place for ever.
+        idle = 0 if abs(value) > best * (1.0 + 1e-13) else idle + 1
+        best = max(best, abs(value))
+        if idle > 2 * features + 4:
+            break
         sign = 1.0 if value >= 0.0 else -1.0
         for j in range(features):
             g[j] = sign * (u[j] - value * w[j])
@@ -289,7 +313,7 @@ def _ascend_one(X, r, w, stuck, most, scale, budget):
                 inner += g[j] * w[j]
             for j in range(features):
                 g[j] -= inner * w[j]
-            cosine, sine, holder = _climb(X, r, sign, w, g, u, t, on, stuck, eps, keys, which, speed)
+            cosine, sine, holder = _climb(F, r, sign, w, g, u, t, on, stuck, eps, keys, which, speed)
             if sine > 1e-14 or holder >= 0:
                 for j in range(features):
                     w[j] = cosine * w[j] + sine * g[j]
@@ -304,7 +328,7 @@ def _ascend_one(X, r, w, stuck, most, scale, budget):
         if leaving == -1:
             break
         if leaving == -2:
-            new, better = _offset(X, r, w, t)
+            new, better = _offset(F, r, w, t)
             if better <= abs(value) * (1.0 + 1e-12):
                 break
             stuck[0] = new
@@ -325,10 +349,11 @@ def ascend(X, R, A, W, stuck, size, height, scale, budget):
     """
     samples, outputs = R.shape
     r = np.empty(samples)
+    F = np.ascontiguousarray(X.T)
     for k in range(W.shape[0]):
         for n in range(samples):
             total = 0.0
             for q in range(outputs):
                 total += R[n, q] * A[k, q]
             r[n] = total
-        size[k], height[k] = _ascend_one(X, r, W[k], stuck[k], X.shape[1], scale, budget)
+        size[k], height[k] = _ascend_one(F, r, W[k], stuck[k], X.shape[1], scale, budget)

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pathnorm.problems._arrays import Array, Blocks, add_to_diagonal, inverse_psd, namespace, positions
+from scipy.linalg import lapack
+
+from pathnorm.problems._arrays import Array, Blocks, add_to_diagonal, inverse_psd, is_torch, namespace, positions
 from pathnorm.problems.multitask_lasso import MultitaskLasso
 
 __all__ = ["Point", "ProximalStep", "Shrunk"]
@@ -95,6 +97,9 @@ class ProximalStep:
         beta = threshold / (sigma * (shrunk.norms - threshold))
         gram = self.problem.gram[rows]
         system = gram[:, rows]
+        if not is_torch(gram) and self.centre.shape[1] == len(blocks.sizes) / max(len(rows), 1) == 1:
+            # One number per neuron: u_k u_k' = 1, and what is left is one factorisation and one right-hand side.
+            return self._newton_of_numbers(shrunk, point, gram, system)
         add_to_diagonal(system, blocks.spread(alpha))
         inverse = inverse_psd(system)
         if inverse is None:
@@ -109,6 +114,16 @@ class ProximalStep:
         lengths = root * namespace(root).linalg.solve(capacity, right)
         coef = 1.0 * shrunk.point.coef
         coef[rows] += step + inverse @ (blocks.spread(lengths)[:, None] * shrunk.directions)
+        return Point(coef, gram.T @ coef[rows])
+
+    def _newton_of_numbers(self, shrunk: Shrunk, point: Point, gram: Array, system: Array) -> Point | None:
+        rows = shrunk.rows
+        add_to_diagonal(system, 1.0 / self.sigma[shrunk.neurons])
+        step = _solve_psd(system, (point.product - shrunk.point.product)[rows])
+        if step is None:
+            return None
+        coef = 1.0 * shrunk.point.coef
+        coef[rows] += step
         return Point(coef, gram.T @ coef[rows])
 
     def search(self, shrunk: Shrunk, point: Point, newton: Point) -> float:
@@ -138,3 +153,12 @@ class ProximalStep:
             low, high = (low, length) if value > 0.0 else (length, high)
             length = 0.5 * (low + high)
         return length
+
+
+def _solve_psd(matrix: Array, right: Array) -> Array | None:
+    """Solve with a symmetric positive definite numpy matrix, which is overwritten; None where it is not definite."""
+    if matrix.shape[0] == 0:  # LAPACK complains
+        return right
+    # The transpose of a symmetric C-ordered matrix is itself in Fortran order: no copy.
+    _, solution, info = lapack.dposv(matrix.T, right, lower=1, overwrite_a=1)
+    return None if info != 0 else solution

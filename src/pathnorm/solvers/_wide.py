@@ -22,6 +22,7 @@ __all__ = ["drifted", "trained", "wide_start"]
 Matrix = NDArray[np.float64]
 
 _SAMPLES = 10_000  # beyond twice that, a wide network is trained on so many first
+_TOL = 1e-6  # relative gap of the lasso that makes a wide network sparse
 _ENTRIES = 400_000  # hidden activations held at a time: what fits in cache
 
 
@@ -45,10 +46,10 @@ def wide_start(problem: RBV2Problem, at: Iterate, *, width: int = 100, max_steps
         part = replace(problem, X=X[rows], Y=problem.Y[rows], weights=weights)
         W, b, V, A, c = trained(part, neurons, affine, max_steps)
         neurons, affine, max_steps = (W, b, V), (A, c), max_steps // 8
-    return _sparse(problem, at, trained(problem, neurons, affine, max_steps))
+    return _sparse(problem, at, trained(problem, neurons, affine, max_steps), _TOL)
 
 
-def drifted(problem: RBV2Problem, at: Iterate, *, max_steps: int = 60) -> Iterate:
+def drifted(problem: RBV2Problem, at: Iterate, *, max_steps: int = 60, tol: float = 1e-10) -> Iterate:
     """Let all neurons drift across cells by L-BFGS, hinges free; in many dimensions faster than face by face."""
     atoms = at.atoms
     size = np.sqrt(np.linalg.norm(atoms.V, axis=1))
@@ -57,17 +58,19 @@ def drifted(problem: RBV2Problem, at: Iterate, *, max_steps: int = 60) -> Iterat
         return at
     atoms, size = atoms.select(kept), size[kept, None]
     neurons = size * atoms.W, size[:, 0] * atoms.biases(problem.X), atoms.V / size
-    return _sparse(problem, at, trained(problem, neurons, (at.A, at.c), max_steps))
+    return _sparse(problem, at, trained(problem, neurons, (at.A, at.c), max_steps), tol)
 
 
-def _sparse(problem: RBV2Problem, at: Iterate, network: tuple[Matrix, Matrix, Matrix, Matrix, Matrix]) -> Iterate:
+def _sparse(
+    problem: RBV2Problem, at: Iterate, network: tuple[Matrix, Matrix, Matrix, Matrix, Matrix], tol: float
+) -> Iterate:
     """The neurons of a trained network that carry weight, hinges at samples; what came before if that is no better."""
     W, b, V, A, c = network
     norms = np.linalg.norm(W, axis=1)
     mass = norms * np.linalg.norm(V, axis=1)
     kept = mass > 1e-6 * mass.max(initial=0.0)
     atoms = snapped(problem, W[kept] / norms[kept, None], b[kept] / norms[kept], V[kept] * norms[kept, None])
-    new = corrected(problem, Iterate.of(problem, atoms, A, c))
+    new = corrected(problem, Iterate.of(problem, atoms, A, c), tol=tol)
     return new if new.value < at.value else at
 
 

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathnorm.errors import CertificateWarning
-from pathnorm.problems._affine import AffineFit
 from pathnorm.problems.losses import Pinball, SmoothedPinball
 from pathnorm.problems.variation import RBV2Problem
 from pathnorm.representer.dual_norm import Certify, DualNorm, certified, dual_norm
 from pathnorm.representer.local_search import Found, LocalSearch
 from pathnorm.solvers._atoms import Atoms, Iterate, objective, snapped
 from pathnorm.solvers._corrective import corrected
+from pathnorm.solvers._multipliers import MULTIPLIER_STEPS, affine_pinball, sharpnesses
+from pathnorm.solvers._rounds import Pauses, sorted_out
 from pathnorm.solvers._sliding import merged, slid
 from pathnorm.solvers._threads import one_blas_thread
 from pathnorm.solvers._wide import drifted, wide_start
@@ -35,13 +36,13 @@ __all__ = ["rbv2", "rbv2_lam_max"]
 
 Matrix = NDArray[np.float64]
 
-_CLOSE = 0.99  # cosine beyond which a local maximum next to a neuron is taken for its place
+_EARLY = 0.1  # gap above which neurons in many directions drift only
 _NEAR = 1e-2  # gap below which neurons are carried there
 _PRECISE = 1e-3  # gap of the lasso of a round, over the gap before it
+_COARSE = 1e-9  # its largest: a loose one keeps many neurons where few would do
 _LITTLE = 0.02  # share of the gain of a round that a step must reach to be followed by another
 _WORSE = 3.0  # gaps by which carried neurons may raise the objective before the others adjust
 _PATIENCE = 6  # rounds without progress until giving up
-_MULTIPLIER_STEPS, _SHARPER = 40, 7
 _RIDGE_STEPS = 8
 _ONE_THREAD_SAMPLES = 20_000
 _MOST_ENTRIES = 60_000_000  # of the matrix of a Newton step; beyond, neurons only drift
@@ -124,7 +125,7 @@ def rbv2_lam_max(problem: RBV2Problem, *, seconds: float = 30.0, seed: int = 0) 
 def _affine_norm(problem: RBV2Problem, seconds: float, seed: int) -> float:
     """Dual norm of the pulls of the best affine function."""
     if isinstance(problem.loss, Pinball):
-        R = _affine_pinball(problem)[1]
+        R = affine_pinball(problem)[1]
     else:
         R = problem.repaired(problem.pulls(problem.fit_affine().outputs))
     if _negligible(problem, R):
@@ -133,30 +134,6 @@ def _affine_norm(problem: RBV2Problem, seconds: float, seed: int) -> float:
     height = float(found.heights.max(initial=0.0))
     norm = dual_norm(problem, R, seconds=min(seconds, 5.0), found=height)
     return max(norm.lower, height)
-
-
-def _affine_pinball(problem: RBV2Problem) -> tuple[AffineFit, Matrix]:
-    """The best affine function under a pinball loss and its feasible pulls, by the method of multipliers."""
-    loss = problem.loss
-    assert isinstance(loss, Pinball)
-    G, R, fit = np.zeros_like(problem.Y), np.zeros_like(problem.Y), None
-    for sharpness in _sharpnesses(problem, 20 * _MULTIPLIER_STEPS):
-        smooth = problem.with_loss(SmoothedPinball(loss.low, loss.high, sharpness), problem.Y + G / sharpness)
-        fit = smooth.fit_affine()
-        G = smooth.loss.pull(smooth.Y, fit.outputs)
-        R = problem.repaired(problem.weights[:, None] * G)
-        primal = objective(problem, fit.outputs, 0.0, fit.A)
-        if primal - problem.dual_value(R) <= 1e-10 * abs(primal):
-            break
-    assert fit is not None
-    return fit, R
-
-
-def _sharpnesses(problem: RBV2Problem, count: int) -> Iterator[float]:
-    """How sharp the kinks are, step after step: sharper at first, and then no more, as multipliers do the rest."""
-    spread = max(float(np.abs(problem.Y - np.median(problem.Y, axis=0)).mean()), 1e-12)
-    for i in range(count):
-        yield 10.0 / spread * 2.0 ** min(i, _SHARPER)
 
 
 def _negligible(problem: RBV2Problem, R: Matrix) -> bool:
@@ -185,6 +162,8 @@ class _Run:
     seconds: float
     seed: int
     progress: Callable[[int, float], None] | None
+    drifting: Pauses = field(default_factory=Pauses)
+    sliding: Pauses = field(default_factory=Pauses)
 
     @property
     def drift(self) -> bool:
@@ -203,15 +182,15 @@ class _Run:
     def _pinball(self, loss: Pinball, start: ShallowNet | None, max_neurons: int | None) -> Solution:
         """The method of multipliers: kinks are rounded off around shifted targets, and pulls shift them further."""
         exact, rounds = self.problem, 0
-        fit, R = _affine_pinball(exact)
+        fit, R = affine_pinball(exact)
         if float(self._search(0)(R, scans=512, climbs=32).heights.max(initial=0.0)) <= exact.lam:
             at = Iterate.of(exact, Atoms.none(exact), fit.A, fit.c)
             return self._finished(exact, at, _End(Status.CONVERGED, 0), R)
         G, tol = np.zeros_like(exact.Y), self.tol
-        smooth = SmoothedPinball(loss.low, loss.high, next(_sharpnesses(exact, 1)))
+        smooth = SmoothedPinball(loss.low, loss.high, next(sharpnesses(exact, 1)))
         self.problem, self.tol = exact.with_loss(smooth), 0.3 * tol
         at = self._first(start)
-        for sharpness in _sharpnesses(exact, _MULTIPLIER_STEPS):
+        for sharpness in sharpnesses(exact, MULTIPLIER_STEPS):
             smooth = SmoothedPinball(loss.low, loss.high, sharpness)
             self.problem = exact.with_loss(smooth, exact.Y + G / sharpness)
             at = Iterate.of(self.problem, at.atoms, at.A, at.c)
@@ -268,16 +247,25 @@ class _Run:
             if gap <= 0.5 * self.tol or not R.any():
                 # The search sees nothing more; whoever knows better says so and names neurons.
                 norm = self._bound(R, height, at, max(deadline - time.perf_counter(), 0.1 * self.seconds))
+                again = norm.method == "search" and effort == 1
+                if again:
+                    # Few directions were drawn: before these count as all there are, more of them.
+                    found = search(R, starts=at.atoms.W, scans=1024, climbs=128)
+                    norm = replace(norm, lower=max(norm.lower, float(found.heights.max(initial=0.0))))
                 gap = self._gap(at, R, norm.upper if norm.method != "search" else norm.lower)
-                if gap <= self.tol or norm.method == "search" or norm.lower <= problem.lam * (1.0 + 1e-12):
+                ends = norm.method == "search" and not again
+                if gap <= self.tol or ends or norm.lower <= problem.lam * (1.0 + 1e-12):
                     return at, _End(Status.CONVERGED if gap <= self.tol else Status.UNFINISHED, count, R, norm)
-                found = search(R, starts=np.concatenate((at.atoms.W, norm.directions)), scans=256, climbs=32)
+                if not again:
+                    found = search(R, starts=np.concatenate((at.atoms.W, norm.directions)), scans=256, climbs=32)
             if count == self.max_iter:
                 return at, _End(Status.MAX_ITER, count, R, norm)
             new = self._round(at, found, gap)
             idle = 0 if gap < 0.9 * best else idle + 1
             best = min(best, gap)
             stuck = stuck + 1 if at.value - new.value <= 1e-3 * self.tol * abs(at.value) else 0
+            if stuck:
+                self.drifting.left = self.sliding.left = 0
             if stuck > _PATIENCE:
                 return new, _End(Status.UNFINISHED, count)
             at = new
@@ -285,31 +273,40 @@ class _Run:
 
     def _round(self, at: Iterate, found: Found, gap: float) -> Iterate:
         problem, K = self.problem, len(at.atoms)
-        carried, close, fresh, again = _sorted_out(problem, at.atoms, found)
+        carried, close, fresh, again = sorted_out(problem, at.atoms, found)
         if gap < _NEAR and close.any():
             joined = carried.join(at.atoms.select(~close)).join(fresh)
             moved = Iterate.of(problem, joined, at.A, at.c)
             if moved.value <= at.value + _WORSE * gap * abs(at.value):
-                new = self._improved(moved, gap)
+                new = self._improved(moved, gap, at.value)
                 if new.value < at.value:
                     return new
         added = at.atoms.join(fresh).join(again)
         if len(added) == K:
-            return self._improved(at, gap)
-        return self._improved(Iterate(added, at.A, at.c, at.outputs, at.value), gap)
+            return self._improved(at, gap, at.value)
+        return self._improved(Iterate(added, at.A, at.c, at.outputs, at.value), gap, at.value)
 
-    def _improved(self, at: Iterate, gap: float) -> Iterate:
-        before = at.value
-        precise = float(np.clip(_PRECISE * gap, 1e-10, 1e-5))
-        at = merged(self.problem, corrected(self.problem, at, tol=precise))
+    def _improved(self, at: Iterate, gap: float, before: float) -> Iterate:
+        """The best weights for these neurons, and then these neurons moved, where that pays; ``before`` the round."""
+        problem = self.problem
+        precise = float(np.clip(_PRECISE * gap, 1e-10, _COARSE))
+        at = merged(problem, corrected(problem, at, tol=precise))
         large = self._newton_entries(at.atoms) > _MOST_ENTRIES
-        if large or (self.drift and gap > 0.1 * _NEAR):
-            at = drifted(self.problem, at)
-        if large:
+        # What a step must gain beside the new neurons of this round to be taken in the next one as well.
+        least = _LITTLE * max(before - at.value, 0.0)
+        if (large or (self.drift and gap > 0.1 * _NEAR)) and self.drifting.due():
+            came = at.value
+            at = drifted(problem, at, tol=precise)
+            self.drifting.took(came - at.value > least)
+        # As long as far higher neurons are to be found, those at hand are not worth a Newton step in all directions.
+        early = self.drift and gap > _EARLY and least > 0.0
+        if large or early or not self.sliding.due():
             return at
         # Once steps gain little beside what this round has gained, the rest comes from other neurons.
-        least = _LITTLE * max(before - at.value, 0.0)
-        return slid(self.problem, at, max_steps=15, least=least)
+        came, least = at.value, _LITTLE * max(before - at.value, 0.0)
+        at = slid(problem, at, max_steps=15, least=least)
+        self.sliding.took(came - at.value > least)
+        return at
 
     def _newton_entries(self, atoms: Atoms) -> int:
         """Numbers that a Newton step of sliding holds."""
@@ -354,44 +351,6 @@ class _Run:
             message = f"{status.value} Relative gap {certificate.gap:.2e}, tol {self.tol:.2e}, {end.rounds} rounds."
             warnings.warn(message, CertificateWarning, stacklevel=5)
         return Solution(problem, net, certificate, status, end.rounds)
-
-
-def _sorted_out(problem: RBV2Problem, atoms: Atoms, found: Found) -> tuple[Atoms, NDArray[np.bool_], Atoms, Atoms]:
-    """What a search found, by what can be done with it.
-
-    Returns neurons carried to the local maximum next to them, which neurons these are, local maxima beyond ``lam``
-    that are new, and those of the first kind once more, without weight, for the case that carrying does not help.
-    """
-    K, heights = len(atoms), found.heights
-    cosine = np.einsum("kd,kd->k", found.W[:K], atoms.W)
-    close = (cosine > _CLOSE) & (np.einsum("kd,kd->k", found.h[:K], atoms.V) > 0.0)
-    beyond = heights > problem.lam * (1.0 + 1e-12)
-    places: dict[tuple[bytes, bytes], list[int]] = {}
-    fresh, again = [], []
-    for k in np.argsort(-heights):
-        touched = np.sort(found.stuck[k, : found.size[k]])
-        sign = 1.0 if problem.affine != "free" or found.W[k, np.argmax(np.abs(found.W[k]))] > 0.0 else -1.0
-        key = (touched.tobytes(), (np.round(sign * found.W[k], 8) + 0.0).tobytes())
-        seen = key in places
-        members = places.setdefault(key, [])
-        if k < K and close[k]:
-            members.append(int(k))
-            if beyond[k] and not seen:
-                again.append(k)
-        elif beyond[k] and not seen:
-            fresh.append(k)
-    groups = [members for members in places.values() if members]
-    first = np.array([members[0] for members in groups], dtype=np.int64)
-    # Neurons that meet in one place become one.
-    V = np.array([atoms.V[members].sum(axis=0) for members in groups]).reshape(len(groups), problem.n_outputs)
-    kept = np.linalg.norm(V, axis=1) > 0.0
-    carried = Atoms(found.W[first], found.stuck[first], found.size[first], V).select(kept)
-    return carried, close, _weightless(problem, found, fresh), _weightless(problem, found, again)
-
-
-def _weightless(problem: RBV2Problem, found: Found, chosen: list[int]) -> Atoms:
-    rows = np.array(chosen, dtype=np.int64)
-    return Atoms(found.W[rows], found.stuck[rows], found.size[rows], np.zeros((rows.size, problem.n_outputs)))
 
 
 def _from_network(problem: RBV2Problem, net: ShallowNet, affine: Iterate) -> Iterate:
