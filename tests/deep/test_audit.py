@@ -79,6 +79,20 @@ def test_dead_and_duplicate_neurons_are_counted_by_what_is_known_of_them():
     assert "1 neuron was zero on all 300 samples" in text and "1 neuron was proportional" in text
 
 
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_layer_without_active_neurons_is_an_answer_and_not_an_error(layer):
+    model = plain(6, 8, 5, 3)
+    with torch.no_grad():
+        model[layer].weight.zero_()
+        model[layer].bias.zero_()
+    record = audit(model, draws(200, 6))
+    dead = record.groups[layer // 2]
+    assert (dead.active, dead.dead_proved) == (0, dead.width)
+    assert (dead.reconstruction.rank_features, dead.reconstruction.subgradient_residual) == (0, 0.0)
+    assert [predicted.width for predicted in dead.reconstruction.predicted] == [0, 0]
+    assert record.lipschitz_upper == record.lipschitz_lower == 0.0
+
+
 def test_path_norm_and_balance_are_those_of_the_library_and_sum_up():
     model, data = plain(6, 12, 9, 4), draws(200, 6)
     for biases in (False, True):

@@ -234,7 +234,7 @@ def _above(values: NDArray[np.floating[Any]], tolerance: float) -> NDArray[np.bo
 
 def _subgradient_residual(problem: LayerReconstruction, coef: Array, basis: Array) -> float:
     """Return how much of ``c_k v_k / ||v_k||`` lies outside of the row space of Phi, spanned by ``basis``."""
-    blocks = coef.reshape(problem.n_neurons, problem.block, -1)
+    blocks = coef.reshape(problem.n_neurons, problem.block, coef.shape[1])
     norms = np.sqrt(np.square(blocks).sum(axis=(1, 2)))
     scale = problem.cost / np.where(norms > 0.0, norms, 1.0)
     direction = (blocks * scale[:, None, None]).reshape(coef.shape)

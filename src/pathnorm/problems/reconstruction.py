@@ -84,7 +84,7 @@ class LayerReconstruction:
 
     def path_norm(self, coef: Array) -> float:
         """Return ``sum_k c_k ||V_k||_F``."""
-        norms = np.linalg.norm(coef.reshape(self.n_neurons, -1), axis=1)
+        norms = np.linalg.norm(coef.reshape(self.n_neurons, self.block * coef.shape[1]), axis=1)
         return float(self.cost @ norms)
 
     def refit(self, keep: NDArray[np.intp], *, ridge: float = 0.0, cap: float = np.inf) -> Refit:
