@@ -22,8 +22,8 @@ __all__ = ["RBV2Path", "ReLUClassifierCV", "ReLURegressorCV"]
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-_LOOSE = 1e-2  # relative gap of fits that only serve to choose lam
-_DENSE = 0.3  # neurons per sample beyond which no smaller lam is tried
+_LOOSE = 5e-2  # relative gap of fits that only serve to choose lam
+_DENSE = 0.6  # neurons per sample beyond which no smaller lam is tried
 _PAST = 2  # values of lam tried beyond the best one
 
 
@@ -171,8 +171,8 @@ class ReLURegressorCV(_ChoosesLam, ReLURegressor):  # type: ignore[misc]
     """:class:`~pathnorm.ReLURegressor` with ``lam`` chosen by cross-validation.
 
     The held-out loss is followed along a grid from ``lam_max_`` down, with warm starts; a fold stops once its scores
-    have risen for a while, or its network has three neurons for ten samples. Fits of the folds are solved to a
-    relative gap of 1e-2 and not certified; the final one, on all samples, is.
+    have risen for a while, or its network has six neurons for ten samples. Fits of the folds are solved to a relative
+    gap of 5e-2 and not certified; the final one, on all samples, is.
 
     Parameters
     ----------

@@ -14,6 +14,7 @@ from pathnorm.solvers._atoms import Atoms
 __all__ = ["Pauses", "sorted_out"]
 
 _CLOSE = 0.99  # cosine beyond which a local maximum next to a neuron is taken for its place
+_WORTH = 0.1  # share of the largest violation from which a local maximum becomes a neuron
 _LONGEST = 15  # rounds for which steps that gain nothing are left out
 
 
@@ -45,6 +46,8 @@ def sorted_out(problem: RBV2Problem, atoms: Atoms, found: Found) -> tuple[Atoms,
     cosine = np.einsum("kd,kd->k", found.W[:K], atoms.W)
     close = (cosine > _CLOSE) & (np.einsum("kd,kd->k", found.h[:K], atoms.V) > 0.0)
     beyond = heights > problem.lam * (1.0 + 1e-12)
+    # Those barely beyond mostly sit beside neurons at hand, and go away as these adjust to the higher ones.
+    beyond &= heights - problem.lam >= _WORTH * (heights.max(initial=0.0) - problem.lam)
     places: dict[tuple[bytes, bytes], list[int]] = {}
     fresh, again = [], []
     for k in np.argsort(-heights):
