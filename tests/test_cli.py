@@ -91,17 +91,22 @@ def test_json_is_one_object_on_stdout_and_nothing_else(job, capsys):
 
 def test_the_options_reach_the_library(job):
     options = "--macs 0.25 --selector lasso --skip a b --skip c --round-to 8 --seed 3 --batch-size 16 --samples 5"
-    options += " --outputs logits --slide 40"
+    options += " --outputs logits --slide 40 --streams --latency-batch 7"
     labels = ["--labels", str(job.folder / "y.npy")]
     assert cli.main([*job.argv, *options.split(), *labels]) == 0
     model, data, passed = job.calls[0]
     assert isinstance(model, torch.nn.Linear)
     assert data.shape == (5, 3)
     assert passed.pop("labels").shape == (5,)
+    assert callable(passed.pop("on_plan"))
     assert passed == {
         "params": None,
         "macs": 0.25,
         "error": None,
+        "accuracy_drop": None,
+        "latency_ms": None,
+        "latency_batch": 7,
+        "streams": True,
         "selector": "lasso",
         "outputs": "logits",
         "slide": 40,
@@ -129,6 +134,11 @@ def test_the_options_reach_the_library(job):
         "--params 0.5 --image-size 3",
         "--params 0.5 --mean 1,x",
         "--params 0.5 --unknown",
+        "--params 0.5 --accuracy-drop 1",
+        "--accuracy-drop -1",
+        "--accuracy-drop 100",
+        "--latency-ms 0",
+        "--latency-ms 1 --latency-batch 0",
     ],
 )
 def test_misuse_is_2_and_runs_nothing(job, capsys, options):

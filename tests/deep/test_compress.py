@@ -164,7 +164,7 @@ def test_a_forward_that_states_its_width_is_refused_by_name(sample):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, ValueError, "Exactly one of params, macs, error and widths.*Got none"),
+        ({}, ValueError, "Exactly one of params, .*accuracy_drop, .*Got none"),
         ({"params": 0.5, "macs": 0.5}, ValueError, "Got params, macs"),
         ({"params": 50}, ValueError, r"share in \(0, 1\]. Got 50"),
         ({"params": 0.5, "selector": "best"}, ValueError, "selector must be one of backward.*'best'"),

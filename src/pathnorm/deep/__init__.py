@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathnorm.deep.audit import audit
 from pathnorm.deep.balance import balance
 from pathnorm.deep.compress import Compression, compress
+from pathnorm.deep.frontier import Frontier, frontier
 from pathnorm.deep.graph import trace
 from pathnorm.deep.logger import AuditLogger, CSVWriter
 from pathnorm.deep.neuron_norms import path_norm
 from pathnorm.deep.path_prox import PathProx
 from pathnorm.deep.recipe import load
+from pathnorm.deep.refit import Refitted, refit
 from pathnorm.deep.regularize import PathNormRegularizer
 from pathnorm.deep.weight_decay import lam_from_weight_decay
 
@@ -17,13 +19,17 @@ __all__ = [
     "AuditLogger",
     "CSVWriter",
     "Compression",
+    "Frontier",
     "PathNormRegularizer",
     "PathProx",
+    "Refitted",
     "audit",
     "balance",
     "compress",
+    "frontier",
     "lam_from_weight_decay",
     "load",
     "path_norm",
+    "refit",
     "trace",
 ]

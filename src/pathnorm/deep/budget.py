@@ -10,16 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pathnorm.deep.accuracy import meet_accuracy
 from pathnorm.deep.allocate import allocate, allocate_error
 from pathnorm.deep.cost import Cost
 from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State
+from pathnorm.deep.latency import meet_latency
 from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.deep.reduce import Reduction, Setup, predicted_curves, reduce_network
+from pathnorm.deep.trial import Met, Trial, named
 
-__all__ = ["meet_budget"]
+__all__ = ["MOMENT_BYTES", "meet_budget"]
 
-_MOMENT_BYTES = 2 * 2**30
+MOMENT_BYTES = 2 * 2**30
 _PROBE_BATCHES = 3
 _ERROR_ROUNDS = 5
 
@@ -28,33 +31,40 @@ def meet_budget(
     setup: Setup,
     budget: Mapping[str, Any],
     *,
+    trial: Trial,
     costs: tuple[Cost, Cost],
     widths: float | Mapping[str, int] | None,
     round_to: int,
-) -> Reduction:
-    """Reduce the network to the one budget that is given.
+) -> Met:
+    """Reduce the network to the one budget that is given; say how it was met if it had to be measured.
 
     Parameters
     ----------
     budget : mapping
-        One of ``params``, ``macs``, ``error``, ``widths``.
+        One of ``params``, ``macs``, ``error``, ``widths``, ``accuracy_drop``, ``latency_ms``.
+    trial : Trial
+        What accuracy and latency are measured with.
     costs : (params, macs)
 
     Raises
     ------
     BudgetError
-        If the budget is smaller than what is left with one neuron per group.
+        If the budget is smaller than what is left with one neuron per group, or too short a time.
     """
     if widths is not None:
-        return reduce_network(setup, _given_widths(setup, widths, round_to))
-    curves = predicted_curves(setup, limit_bytes=_MOMENT_BYTES, probe_batches=_PROBE_BATCHES)
-    if "error" in budget:
-        return _meet_error(setup, curves, float(budget["error"]), cost=costs[1], round_to=round_to)
+        return Met(reduce_network(setup, _given_widths(setup, widths, round_to)))
+    curves = predicted_curves(setup, limit_bytes=MOMENT_BYTES, probe_batches=_PROBE_BATCHES)
     name, share = next(iter(budget.items()))
+    if name == "error":
+        return Met(_meet_error(setup, curves, float(share), cost=costs[1], round_to=round_to))
+    if name == "accuracy_drop":
+        return meet_accuracy(setup, trial, curves, float(share), cost=costs[1], round_to=round_to)
+    if name == "latency_ms":
+        return meet_latency(setup, trial, curves, float(share), round_to=round_to)
     cost = costs[0] if name == "params" else costs[1]
     full = np.array([group.width for group in setup.neurons.groups])
     chosen = allocate(curves, cost, float(share) * cost(full), round_to=round_to, reference=cost(full), name=name)
-    return reduce_network(setup, _named(setup, chosen))
+    return Met(reduce_network(setup, named(setup, chosen)))
 
 
 def _meet_error(
@@ -68,7 +78,7 @@ def _meet_error(
     accepted = None
     low, high, target = 0.0, np.inf, error
     for _ in range(_ERROR_ROUNDS):
-        reduction = reduce_network(setup, _named(setup, allocate_error(curves, cost, target**2, round_to=round_to)))
+        reduction = reduce_network(setup, named(setup, allocate_error(curves, cost, target**2, round_to=round_to)))
         measured = max(
             _output_error(setup.graph, setup.state, reduction.state, batches)
             for batches in (setup.calibration, setup.heldout)
@@ -120,7 +130,3 @@ def _given_widths(setup: Setup, widths: float | Mapping[str, int], round_to: int
             name: min(max(round(width * widths / round_to) * round_to, 1), width) for name, width in groups.items()
         }
     return {name: min(width, int(setup.alive[name].numel())) for name, width in asked.items()}
-
-
-def _named(setup: Setup, widths: NDArray[np.intp]) -> dict[str, int]:
-    return {group.name: int(width) for group, width in zip(setup.neurons.groups, widths, strict=True)}

@@ -9,34 +9,40 @@ data that was kept back.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pathnorm.deep.accuracy import require_classes
 from pathnorm.deep.budget import meet_budget
-from pathnorm.deep.cost import macs_cost, params_cost
 from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.describe import describe
+from pathnorm.deep.edge import export_edge
 from pathnorm.deep.export import to_onnx
-from pathnorm.deep.graph import ModelGraph, State, clean_copy, state_of, trace
-from pathnorm.deep.groups import NeuronGroup, Neurons, find_neurons
+from pathnorm.deep.graph import ModelGraph, clean_copy
+from pathnorm.deep.latency import measure_ms
 from pathnorm.deep.lossless import remove_redundant
+from pathnorm.deep.plan import CACHE_BYTES, plan_of
 from pathnorm.deep.recipe import make_recipe, save_compression
 from pathnorm.deep.reduce import Progress, Reduction, Setup
 from pathnorm.deep.selectors import SELECTORS, Scores
 from pathnorm.deep.sensitivity import Outputs, output_metrics
-from pathnorm.deep.surgery import cut, sliced_state
-from pathnorm.errors import DataError, UnsupportedModelError
-from pathnorm.report.records import CompressionRecord, SkippedGroup
+from pathnorm.deep.surgery import cut
+from pathnorm.deep.survey import device_of, survey
+from pathnorm.deep.trial import Trial, halves
+from pathnorm.errors import UnsupportedModelError
+from pathnorm.report.edge import EdgeRecord
+from pathnorm.report.plan import PlanRecord
+from pathnorm.report.records import CompressionRecord
 
 __all__ = ["Compression", "compress"]
 
-_CACHE_BYTES = 2 * 2**30
 _PROBE_BATCHES = 4
+_LATENCY_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +56,17 @@ class Compression:
     record : CompressionRecord
     recipe : dict
         The edits that turn a fresh model of the factory into one of the new shapes.
+    example : torch.Tensor
+        Two samples.
+    dense : torch.nn.Module or None
+        The given model: itself, not a copy.
     """
 
     model: nn.Module
     record: CompressionRecord
     recipe: dict[str, Any]
     example: Tensor
+    dense: nn.Module | None = field(default=None, repr=False)
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write ``model.safetensors``, ``recipe.json`` and ``record.json``; see :func:`pathnorm.deep.load`."""
@@ -65,6 +76,37 @@ class Compression:
         """Write an ONNX model with a free batch size and check it against torch where onnxruntime is installed."""
         return to_onnx(self.model, self.example, Path(path))
 
+    def edge(
+        self,
+        folder: str | Path,
+        data: Any,
+        *,
+        dense: nn.Module | None = None,
+        batch_size: int = 128,
+        force: bool = False,
+    ) -> EdgeRecord:
+        """Write the given and the smaller network as ONNX in fp32 and in int8, and measure all four.
+
+        A fifth of ``data`` is kept back for the errors; the rest sets the ranges of int8. See
+        :func:`pathnorm.deep.edge.export_edge` for what is checked and raised.
+
+        Parameters
+        ----------
+        data : array, tensor, DataLoader or list of batches
+            Unlabelled, e.g. what the network was compressed with.
+        dense : torch.nn.Module
+            The network before; the one that was given to :func:`compress` (as it is now) if None.
+        """
+        before = self.dense if dense is None else dense
+        if before is None:
+            raise ValueError(
+                "The network before compression is needed. This Compression does not hold it: give dense=."
+            )
+        parts = split_batches(
+            data, heldout=0.2, batch_size=batch_size, seed=self.record.seed, device=torch.device("cpu")
+        )
+        return export_edge({"dense": before, "compressed": self.model}, parts, Path(folder), force=force)
+
 
 def compress(  # noqa: PLR0913  (the public front door; everything behind it takes few arguments)
     model: nn.Module,
@@ -73,9 +115,12 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     params: float | None = None,
     macs: float | None = None,
     error: float | None = None,
+    accuracy_drop: float | None = None,
+    latency_ms: float | None = None,
     widths: float | Mapping[str, int] | None = None,
     selector: str | Scores = "backward",
     skip: Sequence[str] = (),
+    streams: bool = False,
     seed: int = 0,
     labels: Any = None,
     heldout: float = 0.2,
@@ -85,33 +130,43 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     path_norm_cap: float = 2.0,
     max_positions: int | None = 64,
     batch_size: int = 128,
+    latency_batch: int = 1,
     progress: Progress | None = None,
+    on_plan: Callable[[PlanRecord], None] | None = None,
 ) -> Compression:
     """Return a smaller network of the same class that computes nearly the same function.
 
     Every treated layer minimises ``||Psi - Phi V||_F`` over output weights V with few non-zero
     neurons: Phi are the features of the compressed prefix, Psi the outputs of the original
-    network. Exactly one budget must be given.
+    network. Exactly one of the budgets ``params``, ``macs``, ``error``, ``accuracy_drop``, ``latency_ms`` and
+    ``widths`` must be given.
 
     Parameters
     ----------
     model : torch.nn.Module
         One tensor in, one tensor out. Not modified.
     data : array, tensor, DataLoader or list of batches
-        Unlabelled calibration data, scaled as in training. Labels that a loader yields are used for
-        the report only.
+        Unlabelled calibration data, scaled as in training. Labels that a loader yields are used like ``labels``.
     params, macs : float
         Largest share of the parameters, or of the multiply-accumulates, of the whole network.
     error : float
         Largest relative output error ``||f - f_new|| / ||f - mean f||``, on calibration and held-out data.
+    accuracy_drop : float
+        Largest fall of accuracy in percentage points, on one half of the held-out samples. Needs labels. The
+        accuracies in the record are from the other half, which the choice of widths does not see.
+    latency_ms : float
+        Longest median time of ``latency_batch`` samples on this machine, with torch's number of threads as it is.
     widths : float or mapping
         Share of every group to keep, or neurons by group name (groups not named keep all).
     selector : {"backward", "lasso", "forward", "magnitude"} or callable
         How neurons are chosen; a callable maps a layer problem to one score per neuron.
     skip : sequence of str
         Module paths of layers whose neurons are left alone.
+    streams : bool
+        Whether the channels of residual streams may be removed as well: all layers that write into a stream lose the
+        same ones. Gates, squeeze-excite, depthwise convolutions and concatenations are followed in any case.
     labels : array
-        One class per sample of an array ``data``, for the report only.
+        One class per sample of an array ``data``, for the report and for ``accuracy_drop`` only.
     heldout : float
         Share of the data kept back for verification.
     round_to : int
@@ -128,8 +183,12 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         Output positions of a convolution that enter the moments, per batch; None for all.
     batch_size : int
         Samples per batch when ``data`` is an array.
+    latency_batch : int
+        Samples per batch for ``latency_ms``; drawn again and again from the held-out data if it has fewer.
     progress : callable
         Called with ``(stage, done, total)``.
+    on_plan : callable
+        Called with the :class:`~pathnorm.report.plan.PlanRecord` before any pass over the data.
 
     Raises
     ------
@@ -143,7 +202,9 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     Shenouda, Parhi, Lee, Nowak (2024), the theorem on layer widths; ``docs/compress.md`` goes through the steps.
     """
     started = time.perf_counter()
-    budget = _budget(params=params, macs=macs, error=error, widths=widths)
+    budget = _budget(
+        params=params, macs=macs, error=error, accuracy_drop=accuracy_drop, latency_ms=latency_ms, widths=widths
+    )
     _check_arguments(
         selector=selector,
         heldout=heldout,
@@ -151,16 +212,21 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         path_norm_cap=path_norm_cap,
         outputs=outputs,
         slide=slide,
+        latency_batch=latency_batch,
     )
-    device = _device(model)
+    device = device_of(model)
     calibration, held = split_batches(data, labels, heldout=heldout, batch_size=batch_size, seed=seed, device=device)
-    example = _example(calibration)
-    graph = trace(model, example)
-    state = state_of(clean_copy(model))
+    seen = survey(model, calibration, skip=skip, streams=streams)
+    graph, state, found, example, costs = seen.graph, seen.state, seen.neurons, seen.example, seen.costs
     if outputs == "logits" and graph.output_node.meta["val"].ndim != 2:
         shape = tuple(graph.output_node.meta["val"].shape)
         raise ValueError(f"outputs='logits' needs outputs of shape (N, classes). The model's have shape {shape}.")
-    found = _usable(graph, model, state, find_neurons(graph, state, example, skip=skip), example)
+    search = held
+    if accuracy_drop is not None:
+        require_classes(graph, held)
+        search, held = halves(held, divide=graph.batch_size is None)
+    if on_plan is not None:
+        on_plan(plan_of(seen, calibration))
     start, alive = remove_redundant(found.groups, state)
     setup = Setup(
         graph=graph,
@@ -180,16 +246,18 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         repair=True,
         slide_steps=slide,
         outputs=outputs,
-        cache_bytes=_CACHE_BYTES,
+        cache_bytes=CACHE_BYTES,
         seed=seed,
         progress=progress or (lambda stage, done, total: None),
     )
-    costs = (params_cost(model, found.groups), macs_cost(graph, found.labels, found.groups))
-    reduction = meet_budget(setup, budget, costs=costs, widths=widths, round_to=round_to)
+    batch = _timed_batch(held, None if latency_ms is None else latency_batch)
+    trial = Trial(clean_copy(model), search, batch, measure_ms)
+    met = meet_budget(setup, budget, trial=trial, costs=costs, widths=widths, round_to=round_to)
+    reduction = met.reduction
     small = cut(model, reduction.state, found.groups, reduction.keep)
     _check_surgery(graph, reduction, small, example)
-    record = describe(setup, reduction, (model, small), costs=costs, budget=budget, started=started)
-    return Compression(small, record, make_recipe(model, small), example)
+    record = describe(setup, met, (model, small), trial=trial, costs=costs, budget=budget, started=started)
+    return Compression(small, record, make_recipe(model, small), example, model)
 
 
 def _budget(**given: Any) -> dict[str, Any]:
@@ -197,17 +265,28 @@ def _budget(**given: Any) -> dict[str, Any]:
     chosen = {name: value for name, value in given.items() if value is not None}
     if len(chosen) != 1:
         raise ValueError(
-            f"Exactly one of params, macs, error and widths must be given. Got {', '.join(chosen) or 'none'}. "
+            f"Exactly one of {', '.join(given)} must be given. Got {', '.join(chosen) or 'none'}. "
             "For example compress(model, data, params=0.5)."
         )
     (name, value), *_ = chosen.items()
-    if name != "widths" and not 0.0 < float(value) <= 1.0:
+    if name == "accuracy_drop" and not 0.0 <= float(value) < 100.0:
+        raise ValueError(f"accuracy_drop must be percentage points in [0, 100). Got {value!r}. Half a point is 0.5.")
+    if name == "latency_ms" and not 0.0 < float(value) < float("inf"):
+        raise ValueError(f"latency_ms must be a positive time in milliseconds. Got {value!r}.")
+    if name in ("params", "macs", "error") and not 0.0 < float(value) <= 1.0:
         raise ValueError(f"{name} must be a share in (0, 1]. Got {value!r}. {name}=0.5 halves the network.")
     return chosen
 
 
 def _check_arguments(
-    *, selector: str | Scores, heldout: float, round_to: int, path_norm_cap: float, outputs: str, slide: int
+    *,
+    selector: str | Scores,
+    heldout: float,
+    round_to: int,
+    path_norm_cap: float,
+    outputs: str,
+    slide: int,
+    latency_batch: int,
 ) -> None:
     if not callable(selector) and selector not in SELECTORS:
         raise ValueError(f"selector must be one of {', '.join(SELECTORS)} or a callable. Got {selector!r}.")
@@ -217,55 +296,20 @@ def _check_arguments(
         raise ValueError(f"outputs must be 'values' or 'logits'. Got {outputs!r}.")
     if slide < 0:
         raise ValueError(f"slide must be a number of steps, 0 for none. Got {slide!r}.")
+    if latency_batch < 1:
+        raise ValueError(f"latency_batch must be a positive number of samples. Got {latency_batch!r}.")
     if round_to < 1:
         raise ValueError(f"round_to must be a positive integer. Got {round_to!r}.")
     if not path_norm_cap > 0.0:
         raise ValueError(f"path_norm_cap must be positive. Got {path_norm_cap!r}. Use float('inf') for none.")
 
 
-def _device(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        raise UnsupportedModelError("The model must have parameters to compress. It has none.")
-    return parameter.device
-
-
-def _example(calibration: Batches) -> Tensor:
-    """Return two samples, the smallest batch that leaves the batch size free."""
-    batch = next(iter(calibration))
-    if not bool(torch.isfinite(batch).all()):
-        raise DataError("Data must be finite. The first batch holds NaN or Inf. Clean the data first.")
-    return batch[:2] if batch.shape[0] > 1 else torch.cat([batch, batch])
-
-
-def _usable(graph: ModelGraph, model: nn.Module, state: State, found: Neurons, example: Tensor) -> Neurons:
-    """Leave alone the groups whose width is written into the model's own code.
-
-    Each group is tried without its last neuron; a forward that fails then could not run the result.
-    """
-    twin = clean_copy(model)
-    groups: list[NeuronGroup] = []
-    skipped = list(found.skipped)
-    for group in found.groups:
-        reason = None if group.width > 1 else "a single neuron cannot be removed"
-        if reason is None:
-            small = sliced_state(state, [group], {group.name: torch.arange(group.width - 1)})
-            try:
-                with torch.no_grad():
-                    torch.func.functional_call(twin, small, (example,))
-            except Exception as error:  # noqa: BLE001  (the model's own code may raise anything)
-                reason = f"the model's forward does not run with another width: {str(error).splitlines()[0][:120]}"
-        if reason is None:
-            groups.append(group)
-        else:
-            skipped.append(SkippedGroup(name=group.name, width=group.width, reason=reason))
-    if not groups:
-        listing = "; ".join(f"{item.name}: {item.reason}" for item in skipped)
-        raise UnsupportedModelError(
-            "The model must have neurons between two linear or convolution layers that can be removed. "
-            f"None of its layers qualifies ({listing or 'it has no such layer'})."
-        )
-    return Neurons(tuple(groups), tuple(skipped), found.readers, found.labels)
+def _timed_batch(held: Batches, size: int | None) -> Tensor:
+    """Return ``size`` held-out samples, or what the first batch has of 32."""
+    batch = next(iter(held))
+    if size is None:
+        return batch[:_LATENCY_BATCH]
+    return torch.cat([batch] * -(-size // batch.shape[0]))[:size]
 
 
 def _check_surgery(graph: ModelGraph, reduction: Reduction, small: nn.Module, example: Tensor) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import ModelGraph, op_name
 from pathnorm.deep.groups import NeuronGroup
 from pathnorm.deep.labels import LabelMap
@@ -69,26 +71,41 @@ def macs_cost(graph: ModelGraph, found: LabelMap, groups: Sequence[NeuronGroup])
     return _cost(terms, groups, rows, cols)
 
 
-def _tied(groups: Sequence[NeuronGroup]) -> tuple[dict[str, int], dict[str, int]]:
-    """Return which parameter has rows, and which has columns, that shrink with which group."""
-    rows: dict[str, int] = {}
-    cols: dict[str, int] = {}
+Parts = dict[str, list[tuple[int, float]]]
+
+
+def _tied(groups: Sequence[NeuronGroup]) -> tuple[Parts, Parts]:
+    """Return, for parameters whose rows or columns shrink with groups, these groups and their share of them."""
+    rows: Parts = {}
+    cols: Parts = {}
     for index, group in enumerate(groups):
-        keys = [group.producer.weight, group.producer.bias, *(group.norm.keys if group.norm else ())]
-        rows.update({key: index for key in keys if key is not None})
-        cols.update({consumer.layer.weight: index for consumer in group.consumers})
+        for item in group.rows:
+            rows.setdefault(item.key, []).append((index, _share(item.neurons)))
+        for consumer in group.consumers:
+            cols.setdefault(consumer.layer.weight, []).append((index, _share(consumer.neurons)))
     return rows, cols
 
 
+def _share(neurons: Tensor) -> float:
+    return float((neurons != NO_NEURON).double().mean())
+
+
 def _cost(
-    terms: list[tuple[int, str, str]],
-    groups: Sequence[NeuronGroup],
-    rows: Mapping[str, int],
-    cols: Mapping[str, int],
+    terms: list[tuple[int, str, str]], groups: Sequence[NeuronGroup], rows: Mapping[str, Any], cols: Mapping[str, Any]
 ) -> Cost:
     none = len(groups)
     width = np.array([*(group.width for group in groups), 1.0])
-    r = np.array([rows.get(key, none) for _, key, _ in terms], dtype=np.intp)
-    c = np.array([cols.get(key, none) for _, _, key in terms], dtype=np.intp)
-    factor = np.array([float(total) for total, _, _ in terms]) / (width[r] * width[c])
+
+    def split(parts: list[tuple[int, float]]) -> list[tuple[int, float]]:
+        rest = 1.0 - sum(share for _, share in parts)
+        return [*parts, (none, rest)] if rest > 1e-12 else parts
+
+    found = [
+        (total * row_share * col_share, r, c)
+        for total, row, col in terms
+        for r, row_share in split(rows.get(row, []))
+        for c, col_share in split(cols.get(col, []))
+    ]
+    r, c = (np.array([item[at] for item in found], dtype=np.intp) for at in (1, 2))
+    factor = np.array([float(item[0]) for item in found]) / (width[r] * width[c])
     return Cost(factor, r, c)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pathnorm.deep.cost import Cost
-from pathnorm.deep.graph import clean_copy
-from pathnorm.deep.reduce import LayerFacts, Reduction, Setup
+from pathnorm.deep.reduce import LayerFacts, Setup
 from pathnorm.deep.selectors import SELECTORS, lasso_problem, rank_neurons
-from pathnorm.deep.verify import compare_outputs, latencies_ms
+from pathnorm.deep.trial import Met, Trial
+from pathnorm.deep.verify import compare_outputs
 from pathnorm.problems.certificate import Certificate
 from pathnorm.problems.reconstruction import LayerReconstruction
 from pathnorm.report.records import CompressionRecord, Frontier, GroupRecord
@@ -28,16 +28,16 @@ Array = NDArray[np.float64]
 _RANK_TOLERANCE = 1e-4
 _SEARCH_POINTS = 12
 _SEARCH_RATIO = 1e-3
-_LATENCY_BATCH = 32
 _FRONTIER_POINTS = 12
 _FRONTIER_ROWS = 1024
 
 
 def describe(
     setup: Setup,
-    reduction: Reduction,
+    met: Met,
     models: tuple[nn.Module, nn.Module],
     *,
+    trial: Trial,
     costs: tuple[Cost, Cost],
     budget: Mapping[str, Any],
     started: float,
@@ -46,20 +46,23 @@ def describe(
 
     Parameters
     ----------
+    met : Met
+        The reduction, and what was measured while widths were chosen.
     models : (given, smaller)
+    trial : Trial
+        What latency is measured with.
     costs : (params, macs)
     started : float
         ``time.perf_counter()`` when the work began.
     """
+    reduction = met.reduction
     groups = tuple(_group_record(setup, facts, at) for at, facts in enumerate(reduction.layers))
     old, new = models
     before = np.array([group.width for group in setup.neurons.groups])
     after = np.array([reduction.keep[group.name].numel() for group in setup.neurons.groups])
     setup.progress("verifying", 0, 1)
-    twin = clean_copy(old)
-    seen = compare_outputs(twin, new, setup.heldout, seed=setup.seed)
-    batch = next(iter(setup.heldout))[:_LATENCY_BATCH]
-    latency = latencies_ms(twin, new, batch)
+    seen = compare_outputs(trial.model, new, setup.heldout, seed=setup.seed)
+    latency = trial.measure([trial.model, new], trial.batch)
     setup.progress("verifying", 1, 1)
     return CompressionRecord(
         groups=groups,
@@ -78,7 +81,7 @@ def describe(
         accuracy_change_interval=seen.accuracy_change_interval,
         latency_ms_before=latency[0],
         latency_ms_after=latency[1],
-        latency_batch=int(batch.shape[0]),
+        latency_batch=int(trial.batch.shape[0]),
         latency_threads=torch.get_num_threads(),
         samples_calibration=setup.calibration.count(),
         samples_heldout=seen.samples,
@@ -90,6 +93,7 @@ def describe(
         seconds=time.perf_counter() - started,
         peak_memory_mb=peak_memory_mb(),
         frontiers=_frontiers(reduction.layers),
+        check=met.check,
     )
 
 

@@ -1,187 +1,60 @@
-"""Neuron groups: the neurons of one layer, everything that acts on them, everything that reads them.
-
-A group is what compression removes together: rows of the producer, entries of the
-BatchNorm that follows, and blocks of columns of every consumer.
-"""
+"""Find the neuron groups of a network: follow the labels of a layer to what acts on its neurons and what reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, fx
 
+from pathnorm.deep.coupling import NO_NEURON, Coupling, joined
 from pathnorm.deep.graph import ModelGraph, State, op_name
-from pathnorm.deep.labels import LabelMap, Layer, channels_read, propagate
+from pathnorm.deep.labels import LabelMap, channels_read, propagate
+from pathnorm.deep.layers import Layer
+from pathnorm.deep.neuron_group import (
+    IDENTITIES,
+    POSITIVELY_HOMOGENEOUS,
+    BatchNorm,
+    Consumer,
+    NeuronGroup,
+    Neurons,
+    Producer,
+    Rows,
+    Site,
+)
 from pathnorm.report.records import SkippedGroup
 
-__all__ = ["POSITIVELY_HOMOGENEOUS", "BatchNorm", "Consumer", "NeuronGroup", "Neurons", "Site", "find_neurons"]
-
-_HOMOGENEOUS = frozenset({"relu", "leaky_relu"})
-# Operations f with f(a x) = a f(x) for a > 0 on the way from the layer to its readers.
-POSITIVELY_HOMOGENEOUS = frozenset(
-    "relu leaky_relu getitem view _unsafe_view reshape flatten permute transpose t squeeze unsqueeze expand clone "
-    "contiguous alias slice select narrow max_pool2d max_pool2d_with_indices avg_pool2d "
-    "adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d mean amax amin sum upsample_nearest2d "
-    "upsample_bilinear2d dropout abs".split()
-)
-_IDENTITIES = frozenset({"clone", "alias", "contiguous", "detach", "dropout"})
-
-
-@dataclass(frozen=True, slots=True)
-class BatchNorm:
-    """State keys of a BatchNorm in evaluation mode: an affine map per channel."""
-
-    weight: str | None
-    bias: str | None
-    mean: str
-    variance: str
-    eps: float
-
-    @property
-    def name(self) -> str:
-        """Module path."""
-        return self.mean.rpartition(".")[0]
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The state entries with one value per channel."""
-        return tuple(key for key in (self.weight, self.bias, self.mean, self.variance) if key is not None)
-
-    def gain(self, state: State) -> Tensor:
-        """Return ``gamma / sqrt(var + eps)`` in float64."""
-        scale = 1.0 / torch.sqrt(state[self.variance].double() + self.eps)
-        return scale if self.weight is None else scale * state[self.weight].double()
-
-    def shift(self, state: State) -> Tensor:
-        """Return the constant that the map adds."""
-        shift = -state[self.mean].double() * self.gain(state)
-        return shift if self.bias is None else shift + state[self.bias].double()
+__all__ = [
+    "POSITIVELY_HOMOGENEOUS",
+    "BatchNorm",
+    "Consumer",
+    "NeuronGroup",
+    "Neurons",
+    "Producer",
+    "Rows",
+    "Site",
+    "find_neurons",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where the output of a consumer is compared with the original network.
-
-    The value at ``node`` is the consumer's output times the gain of ``norm`` (if any), plus
-    terms that do not depend on the consumer, e.g. the residual stream.
-    """
-
-    node: fx.Node
-    norm: BatchNorm | None
-
-
-@dataclass(frozen=True, slots=True)
-class Consumer:
-    """A layer that reads the neurons of a group and nothing else.
-
-    ``neurons`` holds, for every input channel of the layer, the index of the neuron in the group.
-    """
-
-    layer: Layer
-    neurons: Tensor
-    site: Site
-
-    @property
-    def has_intercept(self) -> bool:
-        """Whether a constant can be added to every output: own bias, or the mean of the BatchNorm behind."""
-        return self.layer.bias is not None or self.site.norm is not None
-
-
-@dataclass(frozen=True, slots=True)
-class NeuronGroup:
-    """The neurons of one producer.
-
-    Attributes
-    ----------
-    producer : Layer
-        Its rows are the neurons.
-    norm : BatchNorm or None
-        Acts on the neurons before they are read.
-    activations : tuple of str
-        Operations that act on the neurons, in forward order.
-    consumers : tuple of Consumer
-        Every layer that reads them.
-    """
-
-    producer: Layer
-    norm: BatchNorm | None
-    activations: tuple[str, ...]
-    consumers: tuple[Consumer, ...]
-
-    @property
-    def name(self) -> str:
-        """Module path of the producer."""
-        return self.producer.name
-
-    @property
-    def width(self) -> int:
-        """Number of neurons, K."""
-        return self.producer.width
-
-    @property
-    def not_homogeneous(self) -> tuple[str, ...]:
-        """Operations on the neurons that do not commute with a positive factor, in forward order."""
-        return tuple(name for name in self.activations if name not in POSITIVELY_HOMOGENEOUS)
-
-    def theorem(self) -> tuple[bool, str]:
-        """Say whether the layer-width theorem covers the group, and why or why not [SPLN24]."""
-        acting = [name for name in self.activations if name not in _IDENTITIES]
-        odd = sorted({name for name in acting if name in _NONLINEAR and name not in _HOMOGENEOUS})
-        if self.norm is not None:
-            return False, "BatchNorm stands between the weights and the neurons"
-        if odd:
-            return False, f"{', '.join(odd)} is not homogeneous"
-        if not set(acting) & _HOMOGENEOUS:
-            return False, "no homogeneous activation acts on the neurons"
-        if any(consumer.site.norm is not None for consumer in self.consumers):
-            return False, "BatchNorm follows the consumer, so its weights are scale-free"
-        return True, "homogeneous, no normalisation; assumes a global minimiser of weight decay"
-
-
-_NONLINEAR = frozenset(
-    "relu relu6 leaky_relu gelu silu tanh sigmoid elu celu selu softplus mish hardswish hardsigmoid hardtanh "
-    "threshold log_sigmoid clamp clamp_min clamp_max abs exp log sqrt rsqrt square pow sin cos erf sign "
-    "reciprocal softshrink hardshrink tanhshrink softsign log1p expm1 mul div".split()
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Neurons:
-    """All neurons of a network.
-
-    Attributes
-    ----------
-    groups : tuple of NeuronGroup
-        Those that can be removed, in the order in which their first consumer runs.
-    skipped : tuple of SkippedGroup
-        Those left alone, with reasons.
-    readers : tuple of Consumer
-        Every other layer with weights of its own, reading any channels: can be refitted, not pruned.
-    labels : LabelMap
-    """
-
-    groups: tuple[NeuronGroup, ...]
-    skipped: tuple[SkippedGroup, ...]
-    readers: tuple[Consumer, ...]
-    labels: LabelMap
-
-
-def find_neurons(graph: ModelGraph, state: State, example: Tensor, *, skip: Collection[str] = ()) -> Neurons:
+def find_neurons(
+    graph: ModelGraph, state: State, example: Tensor, *, skip: Collection[str] = (), coupling: Coupling = "none"
+) -> Neurons:
     """Return the neuron groups of a network and the neurons left alone.
 
     Parameters
     ----------
     skip : collection of str
         Module paths of producers to leave alone.
+    coupling : {"none", "interior", "streams"}
+        Whether neurons that meet others are left alone, followed through gates, or through residual streams as well.
 
     Raises
     ------
     ValueError
         If ``skip`` names a module that is no linear or convolution layer of the network.
     """
-    found = propagate(graph, state, example)
+    found = propagate(graph, state, example, coupling=coupling)
     names = {layer.name for layer in found.layers.values()}
     unknown = sorted(set(skip) - names)
     if unknown:
@@ -189,14 +62,17 @@ def find_neurons(graph: ModelGraph, state: State, example: Tensor, *, skip: Coll
             f"skip must name linear or convolution layers of the model. Unknown: {', '.join(unknown)}. "
             f"The model has: {', '.join(sorted(names))}."
         )
+    total = sum(layer.width for layer in found.layers.values())
+    roots = found.unions.representatives(total)
     groups: list[NeuronGroup] = []
     skipped: list[SkippedGroup] = []
-    for node, layer in found.layers.items():
-        result = "listed in skip" if layer.name in skip else _group(graph, found, layer, found.offsets[node])
+    for members in _components(found, roots):
+        listed = any(layer.name in skip for layer in members)
+        result = "listed in skip" if listed else _group(graph, found, members, roots)
         if isinstance(result, NeuronGroup):
             groups.append(result)
         else:
-            skipped.append(SkippedGroup(name=layer.name, width=layer.width, reason=result))
+            skipped += [SkippedGroup(name=layer.name, width=layer.width, reason=result) for layer in members]
     groups.sort(key=lambda group: min(graph.index(consumer.layer.node) for consumer in group.consumers))
     consumed = {consumer.layer.node for group in groups for consumer in group.consumers}
     readers = tuple(
@@ -207,51 +83,101 @@ def find_neurons(graph: ModelGraph, state: State, example: Tensor, *, skip: Coll
     return Neurons(tuple(groups), tuple(skipped), readers, found)
 
 
-def _group(graph: ModelGraph, found: LabelMap, producer: Layer, offset: int) -> NeuronGroup | str:
-    """Follow the labels of one producer to its consumers, or say why they cannot be removed."""
-    if offset in found.reasons:
-        return found.reasons[offset]
-    norm: BatchNorm | None = None
+def _components(found: LabelMap, roots: Tensor) -> list[list[Layer]]:
+    """Return the layers that share representatives of labels, in forward order of their first."""
+    layers = list(found.layers.values())
+    homes = joined([roots[found.offsets[layer.node] :][: layer.width] for layer in layers])
+    return [[layer for layer, at in zip(layers, homes, strict=True) if at == home] for home in dict.fromkeys(homes)]
+
+
+def _group(graph: ModelGraph, found: LabelMap, members: list[Layer], roots: Tensor) -> NeuronGroup | str:
+    """Follow the labels of coupled producers to their consumers, or say why they cannot be removed."""
+    offsets = [found.offsets[layer.node] for layer in members]
+    for offset in offsets:
+        if offset in found.reasons:
+            return found.reasons[offset]
+    owned = [roots[offset : offset + layer.width] for layer, offset in zip(members, offsets, strict=True)]
+    neurons = torch.unique(owned[0])
+    index = torch.full((roots.numel(),), NO_NEURON)
+    index[neurons] = torch.arange(neurons.numel())
+    if any(not _even(index[labels], neurons.numel()) for labels in owned):
+        return f"coupled with {members[1].name if len(members) > 1 else 'itself'} in part only"
+    producers = tuple(
+        Producer(layer, _norm_behind(graph, layer), index[labels]) for layer, labels in zip(members, owned, strict=True)
+    )
+    nodes = sorted({node for offset in offsets for node in found.carriers[offset]}, key=graph.index)
     activations: list[str] = []
-    consumers: list[Consumer] = []
-    for node in found.carriers[offset]:
+    consumers: dict[fx.Node, Consumer] = {}
+    for node in nodes:
         for user in node.users:
             if user in found.layers:
-                consumer = _consumer(graph, found, found.layers[user], offset, producer.width)
+                consumer = _consumer(graph, found, found.layers[user], roots, index)
                 if isinstance(consumer, str):
                     return consumer
-                if all(other.layer.node is not consumer.layer.node for other in consumers):
-                    consumers.append(consumer)
-            elif (this := _batch_norm(graph, user)) is not None:
-                if norm is not None or node is not producer.node:
-                    return f"{this.name} is a second normalisation or does not follow the layer directly"
-                norm = this
-            elif user in found.labels and op_name(user) not in activations:
+                consumers.setdefault(user, consumer)
+            elif _batch_norm(graph, user) is None and user in found.labels and op_name(user) not in activations:
                 activations.append(op_name(user))
-    refusal = _refusal(graph, producer, norm) if consumers else "no layer reads them"
-    return refusal or NeuronGroup(producer, norm, tuple(activations), tuple(consumers))
+    norms = [key for producer in producers if producer.norm for key in producer.norm.keys]
+    tied = [
+        Rows(item.key, item.dim, _indexed(item.labels, roots, index)) for item in found.tied if item.key not in norms
+    ]
+    group = NeuronGroup(
+        producers,
+        tuple(activations),
+        tuple(consumers.values()),
+        tuple(rows for rows in tied if bool((rows.neurons != NO_NEURON).any())),
+    )
+    return _refusal(graph, found, group, nodes) or group
 
 
-def _refusal(graph: ModelGraph, producer: Layer, norm: BatchNorm | None) -> str | None:
-    """Say why the tensors of a producer and its BatchNorm cannot be sliced; None if they can."""
-    if norm is not None and len(producer.node.users) > 1:
-        return f"read before and after {norm.name}"
-    keys = [producer.bias, *(norm.keys if norm else ())]
-    shared = [key for key in keys if key is not None and _uses(graph, key) > 1]
-    return f"{shared[0]} is used more than once" if shared else None
+def _refusal(graph: ModelGraph, found: LabelMap, group: NeuronGroup, nodes: Sequence[fx.Node]) -> str | None:
+    """Say why the tensors of a group cannot be sliced; None if they can."""
+    if not group.consumers:
+        return "no layer reads them"
+    if found.coupling == "none":
+        norms = [norm for node in nodes for user in node.users if (norm := _batch_norm(graph, user)) is not None]
+        other = next((norm for norm in norms if norm != group.norm), None)
+        if other is not None:
+            return f"{other.name} is a second normalisation or does not follow the layer directly"
+        if group.norm is not None and len(group.producer.node.users) > 1:
+            return f"read before and after {group.norm.name}"
+    for rows in group.rows:
+        if _uses(graph, rows.key) > 1:
+            return f"{rows.key} is used more than once"
+        if not _even(rows.neurons[rows.neurons != NO_NEURON], group.width):
+            return f"{rows.key} has more entries for some neurons than for others"
+    return None
 
 
-def _consumer(graph: ModelGraph, found: LabelMap, layer: Layer, offset: int, width: int) -> Consumer | str:
+def _even(neurons: Tensor, width: int) -> bool:
+    """Whether every neuron occurs, and all equally often."""
+    if bool((neurons == NO_NEURON).any()):
+        return False
+    counts = torch.bincount(neurons, minlength=width)
+    return counts.numel() == width and bool((counts == counts[0]).all()) and bool(counts[0] > 0)
+
+
+def _consumer(graph: ModelGraph, found: LabelMap, layer: Layer, roots: Tensor, index: Tensor) -> Consumer | str:
     channels = channels_read(layer, found.labels[layer.source])
     if channels is None:
         return f"{layer.name} reads them in an order that is not per channel"
-    neurons = channels - offset
-    if bool(((neurons < 0) | (neurons >= width)).any()):
+    neurons = _indexed(channels, roots, index)
+    own = neurons[neurons != NO_NEURON]
+    if found.coupling == "none" and own.numel() < neurons.numel():
         return f"{layer.name} reads them together with other channels"
-    counts = torch.bincount(neurons, minlength=width)
-    if bool((counts != counts[0]).any()):
+    if not _even(own, int(index.max()) + 1):
         return f"{layer.name} reads some neurons more often than others"
     return Consumer(layer, neurons, _site(graph, layer))
+
+
+def _indexed(labels: Tensor, roots: Tensor, index: Tensor) -> Tensor:
+    """Return the neuron of every label, ``NO_NEURON`` for those of other groups."""
+    return torch.where(labels == NO_NEURON, labels, index[roots[labels.clamp_min(0)]])
+
+
+def _norm_behind(graph: ModelGraph, layer: Layer) -> BatchNorm | None:
+    """Return the BatchNorm that reads a layer's output."""
+    return next((norm for user in layer.node.users if (norm := _batch_norm(graph, user)) is not None), None)
 
 
 def _site(graph: ModelGraph, layer: Layer) -> Site:
@@ -267,7 +193,7 @@ def _site(graph: ModelGraph, layer: Layer) -> Site:
             norm = this
         elif op_name(user) == "add" and user.kwargs.get("alpha", 1) == 1 and len(user.all_input_nodes) == 2:
             return Site(user, norm)
-        elif op_name(user) not in _IDENTITIES and not (op_name(user) == "getitem" and _batch_norm(graph, node)):
+        elif op_name(user) not in IDENTITIES and not (op_name(user) == "getitem" and _batch_norm(graph, node)):
             break
         node = user
     return Site(node, norm)

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from pathnorm.deep.coupling import NO_NEURON, Coupling, Tied, Unions
 from pathnorm.deep.graph import ModelGraph, State, op_name
+from pathnorm.deep.layers import Layer, arguments_of, as_tuple, layer_of
 
 __all__ = ["NO_NEURON", "LabelMap", "Layer", "channels_read", "layer_of", "propagate"]
-
-NO_NEURON = -1
 
 _MOVES = frozenset(
     "view _unsafe_view reshape flatten permute transpose t squeeze unsqueeze expand clone contiguous alias "
@@ -33,38 +33,13 @@ _ENTRYWISE = frozenset(
     "reciprocal softshrink hardshrink tanhshrink dropout softsign log1p expm1 _to_copy to".split()
 )
 _BINARY = frozenset("add sub mul div minimum maximum where".split())
+_SPLITS = frozenset("split split_with_sizes chunk unbind".split())
 _BATCH_NORM = frozenset({"batch_norm", "_native_batch_norm_legit_no_training"})
 _POOLING = frozenset(
     "max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d "
     "max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest2d upsample_bilinear2d".split()
 )
 _REDUCTIONS = frozenset({"mean", "amax", "amin", "sum"})
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A linear or ungrouped convolution layer whose weights are its own.
-
-    ``geometry`` is ``(kernel, stride, padding, dilation)`` of a convolution, None for linear.
-    """
-
-    node: fx.Node
-    source: fx.Node
-    weight: str
-    bias: str | None
-    width: int
-    fan_in: int
-    geometry: tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]] | None
-
-    @property
-    def name(self) -> str:
-        """Module path of the layer."""
-        return self.weight.rpartition(".")[0] or self.weight
-
-    @property
-    def channel_dim(self) -> int:
-        """Dimension of the neurons in the layer's input and output."""
-        return -1 if self.geometry is None else 1
 
 
 @dataclass(slots=True)
@@ -86,6 +61,14 @@ class LabelMap:
         Node -> shape of the value for the example batch.
     carriers : dict
         Label offset of a layer -> nodes whose values hold its neurons, in forward order.
+    coupling : {"none", "interior", "streams"}
+        Which channels may be coupled, see :mod:`pathnorm.deep.coupling`.
+    unions : Unions
+        The labels that only go together. The labels of nodes are not rewritten.
+    tied : list of Tied
+        Parameters with one entry per channel that are no layer's: depthwise kernels, BatchNorms, channel scales.
+    parts : dict
+        Node that returns several tensors -> the labels of each.
     """
 
     labels: dict[fx.Node, Tensor] = field(default_factory=dict)
@@ -94,6 +77,10 @@ class LabelMap:
     reasons: dict[int, str] = field(default_factory=dict)
     shapes: dict[fx.Node, tuple[int, ...]] = field(default_factory=dict)
     carriers: dict[int, list[fx.Node]] = field(default_factory=dict)
+    coupling: Coupling = "none"
+    unions: Unions = field(default_factory=Unions)
+    tied: list[Tied] = field(default_factory=list)
+    parts: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict)
     _starts: list[int] = field(default_factory=list)
 
     def owners(self, labels: Tensor) -> set[int]:
@@ -125,48 +112,9 @@ class LabelMap:
         return list(self.layers.values())[-1].width
 
 
-def layer_of(graph: ModelGraph, node: fx.Node, state: State) -> Layer | str | None:
-    """Return the layer computed by ``node``, a reason why it cannot be treated, or None if it is none."""
-    name = op_name(node)
-    if name not in {"conv2d", "convolution", "linear"}:
-        return None
-    arguments = _arguments(node)
-    weight_key = graph.state_key(arguments["weight"])
-    bias = arguments.get("bias")
-    bias_key = graph.state_key(bias)
-    if weight_key is None or (bias is not None and bias_key is None):
-        return "its weight is computed from other tensors (parametrisation)"
-    if len(arguments["weight"].users) > 1:
-        return f"its weight {weight_key} is used more than once"
-    weight = state[weight_key]
-    geometry = None
-    if name != "linear":
-        if arguments.get("groups", 1) != 1:
-            return "grouped convolution"
-        if weight.ndim != 4 or arguments.get("transposed", False):
-            return "only two-dimensional convolutions are treated"
-        padding = arguments.get("padding", (0, 0))
-        if isinstance(padding, str):
-            return "convolution with padding given as text"
-        kernel = (int(weight.shape[2]), int(weight.shape[3]))
-        stride, padding, dilation = (
-            _pair(arguments.get(key, default)) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))
-        )
-        geometry = (kernel, stride, padding, dilation)
-    return Layer(
-        node=node,
-        source=arguments["input"],
-        weight=weight_key,
-        bias=bias_key,
-        width=int(weight.shape[0]),
-        fan_in=int(weight.shape[1]),
-        geometry=geometry,
-    )
-
-
-def propagate(graph: ModelGraph, state: State, example: Tensor) -> LabelMap:
+def propagate(graph: ModelGraph, state: State, example: Tensor, *, coupling: Coupling = "none") -> LabelMap:
     """Return the labels of all neurons, found by running the graph once on ``example``."""
-    found = LabelMap()
+    found = LabelMap(coupling=coupling)
     with torch.no_grad():
         _record_shapes(graph, state, example, found)
     for node in graph.nodes:
@@ -182,8 +130,11 @@ def propagate(graph: ModelGraph, state: State, example: Tensor) -> LabelMap:
 
 
 def _visit(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> None:
-    sources = [source for source in node.all_input_nodes if source in found.labels]
-    layer = layer_of(graph, node, state)
+    sources = [source for source in node.all_input_nodes if source in found.labels or source in found.parts]
+    if found.coupling != "none" and (behind := _depthwise(graph, node, state, found)) is not None:
+        found.labels[node] = behind
+        return
+    layer = layer_of(graph, node, state, found.coupling)
     if isinstance(layer, Layer):
         if layer.source in found.labels and channels_read(layer, found.labels[layer.source]) is None:
             found.block(found.labels[layer.source], f"{layer.name} reads them in an order that is not per channel")
@@ -195,52 +146,97 @@ def _visit(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> N
         return
     if not sources or op_name(node) == "sym_size":
         return
-    labels = _passed_on(node, found)
+    if op_name(node) in _SPLITS and found.coupling != "none":
+        found.parts[node] = tuple(_execute_on_labels(node, found))
+        return
+    labels = _passed_on(graph, node, found)
     if isinstance(labels, str):
         for source in sources:
-            found.block(found.labels[source], labels)
+            for held in found.parts.get(source, (found.labels.get(source),)):
+                if held is not None:
+                    found.block(held, labels)
     else:
         found.labels[node] = labels
 
 
-def _passed_on(node: fx.Node, found: LabelMap) -> Tensor | str:
+def _depthwise(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> Tensor | None:
+    """Return the labels behind a convolution of every channel by itself, whose kernels are tied to the channels."""
+    if op_name(node) not in {"conv1d", "conv2d", "convolution"}:
+        return None
+    arguments = arguments_of(node)
+    given = [graph.state_key(arguments[name]) for name in ("weight", "bias") if arguments.get(name) is not None]
+    keys = [key for key in given if key is not None]
+    labels = found.labels.get(arguments["input"])
+    if labels is None or arguments.get("transposed", False) or len(keys) < len(given):
+        return None
+    channels = labels.shape[1]
+    if channels == 1 or not (arguments.get("groups", 1) == state[keys[0]].shape[0] == channels):
+        return None
+    constant = constant_over(labels, range(2, labels.ndim))
+    if constant is None or not _tie(found, [(key, 0) for key in keys], constant, 1):
+        return None
+    return constant.expand(found.shapes[node])
+
+
+def _tie(found: LabelMap, keys: Sequence[tuple[str, int]], labels: Tensor, dim: int) -> bool:
+    """Tie parameters, given with their channel dimension, to the channels along ``dim`` of ``labels``."""
+    constant = constant_over(labels, [other for other in range(labels.ndim) if other != dim])
+    if constant is None:
+        return False
+    found.tied += [Tied(key, channel, constant.flatten()) for key, channel in keys]
+    return True
+
+
+def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | str:
     """Return the labels of the result of ``node``, or why they cannot be known."""
     name = op_name(node)
     shape = found.shapes.get(node)
     first = node.all_input_nodes[0]
     labels = found.labels.get(first)
+    if name == "getitem" and first in found.parts:
+        return found.parts[first][node.args[1]]  # type: ignore[index]
     if name == "getitem" and labels is not None:
         return labels if shape == tuple(labels.shape) else f"several results of {first.name}"
     if shape is None:
         return f"operation {name} is not understood"
-    if name in _MOVES and labels is not None:
+    if (name in _MOVES and labels is not None) or (name == "cat" and found.coupling != "none"):
         return _execute_on_labels(node, found)
     if name in _ENTRYWISE and labels is not None and shape == tuple(labels.shape):
         return labels
     if name in _BINARY:
-        return _combined(node, found, shape)
+        return _combined(graph, node, found, shape)
     if name in _BATCH_NORM and labels is not None:
-        constant = constant_over(labels, range(2, labels.ndim))
-        return labels if constant is not None else "BatchNorm over mixed channels"
+        return _normalised(graph, node, found, labels)
     if name in _POOLING and labels is not None:
-        constant = constant_over(labels, range(2, labels.ndim))
-        if constant is None or len(shape) != labels.ndim:
-            return f"{name} over mixed channels"
-        return constant.expand(shape)
+        constant = constant_over(labels, range(2, labels.ndim)) if len(shape) == labels.ndim else None
+        return f"{name} over mixed channels" if constant is None else constant.expand(shape)
     if name in _REDUCTIONS and labels is not None and len(node.args) > 1:
-        dims = [dim % labels.ndim for dim in _as_tuple(node.args[1])]
-        constant = constant_over(labels, dims)
-        if constant is None or 0 in dims:
-            return f"{name} over channels"
-        return constant.reshape(shape)
+        dims = [dim % labels.ndim for dim in as_tuple(node.args[1])]
+        constant = None if 0 in dims else constant_over(labels, dims)
+        return f"{name} over channels" if constant is None else constant.reshape(shape)
     return f"operation {name} is not understood"
+
+
+def _normalised(graph: ModelGraph, node: fx.Node, found: LabelMap, labels: Tensor) -> Tensor | str:
+    """Labels behind a BatchNorm, whose parameters are tied to its channels."""
+    if constant_over(labels, range(2, labels.ndim)) is None:
+        return "BatchNorm over mixed channels"
+    if found.coupling != "none":
+        keys = [key for key in map(graph.state_key, node.args[1:5]) if key is not None]
+        if not _tie(found, [(key, 0) for key in keys], labels, 1):
+            return "BatchNorm over mixed channels"
+    return labels
 
 
 def _execute_on_labels(node: fx.Node, found: LabelMap) -> Tensor:
     """Run a data-movement operation on the labels; padding brings entries that are no neuron."""
 
     def read(source: fx.Node) -> Any:
-        return found.labels[source].contiguous() if source in found.labels else source.meta["pathnorm_value"]
+        if source in found.labels:
+            return found.labels[source].contiguous()
+        value = source.meta["pathnorm_value"]
+        # Only where tensors are put beside each other: those that hold no neuron.
+        return torch.full(found.shapes[source], NO_NEURON) if value is None and source in found.shapes else value
 
     args = list(fx.map_arg(node.args, read))
     kwargs = dict(fx.map_arg(node.kwargs, read))
@@ -255,23 +251,37 @@ def _execute_on_labels(node: fx.Node, found: LabelMap) -> Tensor:
     return result  # type: ignore[no-any-return]
 
 
-def _combined(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
-    """Labels of a binary operation: equal labels, or one labelled side and a value shared by all neurons."""
+def _combined(graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
+    """Labels of a binary operation: equal or coupled ones, beside values shared by all neurons or tied to them."""
+    name = op_name(node)
     tensors = [source for source in node.all_input_nodes if found.shapes.get(source) is not None]
     labelled = [found.labels[source] for source in tensors if source in found.labels]
     plain = [source for source in tensors if source not in found.labels]
+    couples = found.coupling == "streams" or (found.coupling == "interior" and name not in {"add", "sub"})
+    if couples and len(labelled) > 1:
+        labelled = [other.broadcast_to(shape) for other in labelled]
     result = labelled[0]
     if tuple(result.shape) != shape:
-        return f"{op_name(node)} broadcasts the neurons"
-    if any(not torch.equal(result, other) for other in labelled[1:]):
-        return f"{op_name(node)} couples them with other channels (residual stream)"
+        return f"{name} broadcasts the neurons"
+    for other in labelled[1:]:
+        if not (found.unions.join(result, other) if couples else torch.equal(result, other)):
+            return f"{name} couples them with other channels (residual stream)"
     varying = [dim for dim in range(1, len(shape)) if not _constant_along(result, dim)]
     for source in plain:
-        other = found.shapes[source]
-        padded = (1,) * (len(shape) - len(other)) + other
-        if any(padded[dim] != 1 for dim in varying):
-            what = "other channels (residual stream)" if source.op == "call_function" else f"the tensor {source.name}"
-            return f"{op_name(node)} couples them with {what}"
+        other_shape = found.shapes[source]
+        padded = (1,) * (len(shape) - len(other_shape)) + other_shape
+        if all(padded[dim] == 1 for dim in varying):
+            continue
+        key = graph.state_key(source)
+        scales = (
+            found.coupling != "none" and key is not None and len(varying) == 1 and max(padded) == padded[varying[0]]
+        )
+        if scales and sum(size != 1 for size in padded) == 1:
+            channel = varying[0] - (len(shape) - len(other_shape))
+            if _tie(found, [(str(key), channel)], result, varying[0]):
+                continue
+        what = "other channels (residual stream)" if source.op == "call_function" else f"the tensor {source.name}"
+        return f"{name} couples them with {what}"
     return result
 
 
@@ -313,22 +323,6 @@ def _record_shapes(graph: ModelGraph, state: State, example: Tensor, found: Labe
             node.meta["pathnorm_value"] = None
         else:
             node.meta["pathnorm_value"] = value
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    """Return the arguments of an ATen call by their schema names."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    named = {argument.name: value for argument, value in zip(schema, node.args, strict=False)}
-    return {**named, **node.kwargs}
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    values = _as_tuple(value)
-    return (int(values[0]), int(values[-1]))
-
-
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 def _label(graph: ModelGraph, node: fx.Node) -> str:

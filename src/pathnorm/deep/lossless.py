@@ -6,7 +6,7 @@ Proofs from the weights alone, so they hold for every input:
   an activation that maps the remaining constant to zero);
 - *collinear*: two neurons with the same input weights up to a positive factor and a positively
   homogeneous path (or with equal input weights and any path) differ by that factor for every
-  input; one of them takes over the other's output weights.
+  input; one of them takes over the other's output weights. Coupled neurons are not compared.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import State
 from pathnorm.deep.groups import POSITIVELY_HOMOGENEOUS, NeuronGroup
 
-__all__ = ["input_rows", "remove_redundant", "silent_neurons"]
+__all__ = ["input_rows", "outgoing_weight", "remove_redundant", "silent_neurons"]
 
 _TOLERANCE = 1e-6
 _ZERO_AT_ZERO = POSITIVELY_HOMOGENEOUS | frozenset(
@@ -50,7 +51,7 @@ def remove_redundant(groups: Sequence[NeuronGroup], state: State) -> tuple[dict[
         alive[group.name] = (~gone).nonzero().flatten()
         for consumer in group.consumers:
             weight = current[consumer.layer.weight]
-            columns = gone[consumer.neurons].to(weight.device)
+            columns = consumer.channels(gone).to(weight.device)
             if bool(columns.any()):
                 current[consumer.layer.weight] = _masked(weight, columns)
     return current, alive
@@ -75,17 +76,23 @@ def input_rows(group: NeuronGroup, state: State) -> Tensor:
 
 def silent_neurons(group: NeuronGroup, state: State) -> Tensor:
     """Return which neurons have no output weight or are constantly zero."""
-    outgoing = torch.zeros(group.width, dtype=torch.float64)
-    for consumer in group.consumers:
-        weight = state[consumer.layer.weight].double().abs().transpose(0, 1).flatten(1).sum(1).cpu()
-        outgoing.index_add_(0, consumer.neurons, weight)
-    gone = outgoing == 0.0
-    if set(group.activations) <= _ZERO_AT_ZERO:
+    gone = outgoing_weight(group, state) == 0.0
+    if not group.coupled and set(group.activations) <= _ZERO_AT_ZERO:
         rows = input_rows(group, state).cpu()
         no_weight = (rows[:, :-1] == 0.0).all(1)
         closed = "relu" in group.activations and group.activations[_first_acting(group)] == "relu"
         gone |= no_weight & ((rows[:, -1] == 0.0) | (closed & (rows[:, -1] <= 0.0)))
     return gone
+
+
+def outgoing_weight(group: NeuronGroup, state: State) -> Tensor:
+    """Return the sum of the absolute output weights of every neuron, (K,)."""
+    outgoing = torch.zeros(group.width, dtype=torch.float64)
+    for consumer in group.consumers:
+        weight = state[consumer.layer.weight].double().abs().transpose(0, 1).flatten(1).sum(1).cpu()
+        own = consumer.neurons != NO_NEURON
+        outgoing.index_add_(0, consumer.neurons[own], weight[own])
+    return outgoing
 
 
 def _first_acting(group: NeuronGroup) -> int:
@@ -96,6 +103,8 @@ def _first_acting(group: NeuronGroup) -> int:
 
 def _merge_collinear(group: NeuronGroup, current: dict[str, Tensor]) -> Tensor:
     """Let one neuron of every collinear set take over the output weights of the others."""
+    if group.coupled:
+        return torch.zeros(group.width, dtype=torch.bool)
     rows = input_rows(group, current).cpu()
     norms = rows.norm(dim=1)
     gone = torch.zeros(group.width, dtype=torch.bool)

@@ -15,6 +15,7 @@ import torch
 from scipy.linalg import block_diag
 from torch import Tensor
 
+from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import State
 from pathnorm.deep.groups import Consumer, NeuronGroup
 from pathnorm.deep.labels import Layer
@@ -26,6 +27,7 @@ __all__ = [
     "accumulate",
     "features_of",
     "output_gain",
+    "own_features",
     "reconstruction",
     "split_coef",
     "stack_coef",
@@ -73,6 +75,23 @@ class Moments:
         """Add the sums of all processes, if a process group is initialised."""
         sum_over_ranks(self.count, self.features, self.targets, self.gram, self.cross, self.outer)
 
+    def without(self, own: Tensor, others: Tensor) -> Moments:
+        """Return the sums of the features ``own`` (P,) of bool, and of what is left for them of the targets.
+
+        ``others`` (P - own, D) are the coefficients of the remaining features, which stay.
+        """
+        rest = ~own
+        cross = self.cross[rest]
+        moved = others.T @ cross
+        return Moments(
+            count=self.count,
+            features=self.features[own],
+            targets=self.targets - others.T @ self.features[rest],
+            gram=self.gram[own][:, own],
+            cross=self.cross[own] - self.gram[own][:, rest] @ others,
+            outer=self.outer - moved - moved.T + others.T @ self.gram[rest][:, rest] @ others,
+        )
+
     def central(self, *, intercept: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return Gram, cross and outer, of the deviations from the mean if there is an ``intercept``."""
         if not intercept:
@@ -93,6 +112,7 @@ def features_of(layer: Layer, inputs: Tensor, positions: Tensor | None = None) -
     if layer.geometry is None:
         return inputs.reshape(-1, inputs.shape[-1])
     kernel, stride, padding, dilation = layer.geometry
+    inputs = inputs.unsqueeze(2) if inputs.ndim == 3 else inputs
     if positions is None:
         patches = torch.nn.functional.unfold(inputs, kernel, dilation=dilation, padding=padding, stride=stride)
         return patches.transpose(1, 2).reshape(-1, patches.shape[1])
@@ -196,7 +216,16 @@ def stack_coef(group: NeuronGroup, parts: Sequence[Tensor]) -> np.ndarray:
 
 
 def feature_owners(consumer: Consumer) -> Tensor:
-    """Return the neuron of every feature (P,) of a consumer, in the order of :func:`features_of`."""
+    """Return the neuron of every feature (P,) that a group has in a consumer, in the order of :func:`features_of`."""
+    owners = consumer.neurons.repeat_interleave(_per_channel(consumer))
+    return owners[owners != NO_NEURON]
+
+
+def own_features(consumer: Consumer) -> Tensor:
+    """Return which of all features that a consumer reads belong to the group."""
+    return (consumer.neurons != NO_NEURON).repeat_interleave(_per_channel(consumer))
+
+
+def _per_channel(consumer: Consumer) -> int:
     geometry = consumer.layer.geometry
-    per_channel = 1 if geometry is None else geometry[0][0] * geometry[0][1]
-    return consumer.neurons.repeat_interleave(per_channel)
+    return 1 if geometry is None else geometry[0][0] * geometry[0][1]

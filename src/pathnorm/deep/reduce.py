@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State
 from pathnorm.deep.groups import Consumer, NeuronGroup, Neurons
+from pathnorm.deep.lossless import outgoing_weight
 from pathnorm.deep.moments import output_gain
 from pathnorm.deep.replay import Replay
 from pathnorm.deep.selectors import Scores, rank_neurons
@@ -77,10 +78,19 @@ class Setup:
     seed: int
     progress: Progress
 
-    def metric(self, group: NeuronGroup) -> Array:
-        """Return the root of the output metric over all consumers of a group, stacked."""
-        root: Array = block_diag(*(part.numpy() for part in self.metrics[group.name]))
-        return root
+    def metric(self, group: NeuronGroup, current: State) -> Array:
+        """Return the root of the output metric over all consumers of a group, stacked.
+
+        Outputs that nothing reads any more count nothing.
+        """
+        unread = unread_outputs(self.neurons.groups, current, {c.layer.weight for c in group.consumers})
+        parts = []
+        for consumer, part in zip(group.consumers, self.metrics[group.name], strict=True):
+            gone = unread.get(consumer.layer.weight)
+            root = part.numpy()
+            parts.append(root if gone is None or bool(gone.all()) else np.where(gone.numpy()[:, None], 0.0, root))
+        stacked: Array = block_diag(*parts)
+        return stacked
 
     def alive_indices(self, group: NeuronGroup) -> NDArray[np.intp]:
         """Return the neurons that the lossless stage left."""
@@ -136,7 +146,7 @@ def predicted_curves(setup: Setup, *, limit_bytes: int, probe_batches: int) -> l
             at += len(group.consumers)
             layer = layer.restrict(setup.alive_indices(group))
             layers.append(layer)
-            rankings.append(backward_elimination(layer.problem.measured_in(setup.metric(group))))
+            rankings.append(backward_elimination(layer.problem.measured_in(setup.metric(group, setup.start))))
         curves += output_curves(setup.graph, setup.start, layers, rankings, probes)
         done += len(part)
     setup.progress("measuring layers", done, done)
@@ -157,6 +167,10 @@ def reduce_network(setup: Setup, widths: Mapping[str, int]) -> Reduction:
     events: list[tuple[int, NeuronGroup | Consumer]] = [
         (_first(graph, group.consumers), group) for group in setup.neurons.groups
     ]
+    # A layer that reads a stream further on is refitted once more when its turn comes.
+    for group in setup.neurons.groups:
+        later = [_whole(consumer) for consumer in group.consumers if group.coupled]
+        events += [(graph.index(c.layer.node), c) for c in later if graph.index(c.layer.node) > _first(graph, later)]
     if setup.repair:
         events += [(_first(graph, [reader]), reader) for reader in _worth_repairing(setup, widths)]
     keep: dict[str, Tensor] = {}
@@ -179,6 +193,7 @@ def _reduce_group(
 ) -> LayerFacts:
     """Select, refit and write one group into ``current``."""
     group, width = target
+    slides = setup.slide_steps > 0 and not group.coupled
     sums = collect(
         replay,
         current,
@@ -186,14 +201,14 @@ def _reduce_group(
         group.consumers,
         max_positions=setup.max_positions,
         seed=setup.seed,
-        cut=start_of(setup.graph, group) if setup.slide_steps else None,
+        cut=start_of(setup.graph, group) if slides else None,
     )
     full = layer_state(group, sums, setup.state)
     alive = setup.alive_indices(group)
     layer = full.restrict(alive)
     before = written_coef(group, setup.state, setup.state)
     cap = setup.path_norm_cap * full.problem.path_norm(before)
-    order = rank_neurons(layer.problem.measured_in(setup.metric(group)), setup.selector).order
+    order = rank_neurons(layer.problem.measured_in(setup.metric(group, current)), setup.selector).order
     ranking = Ranking(order, error_curve(layer.problem, order))
     if width == alive.size and all(current[key] is setup.start[key] for key in current):
         # Nothing in front of the layer has changed and nothing is removed: its weights are right as they are.
@@ -205,7 +220,7 @@ def _reduce_group(
         refit = layer.problem.refit(ranking.order[:width], ridge=setup.ridge, cap=cap)
         write_group(layer, refit.coef, current, setup.state)
     slid = False
-    if setup.slide_steps and refit.keep.size < group.width:
+    if slides and refit.keep.size < group.width:
         keep = torch.from_numpy(alive[refit.keep])
         slid = slide(replay, group, keep, current, steps=setup.slide_steps)
     return LayerFacts(
@@ -230,7 +245,7 @@ def _path_norm(group: NeuronGroup, state: State, original: State) -> float:
 
 
 def _repair(setup: Setup, replay: Replay, reader: Consumer, current: dict[str, Tensor]) -> None:
-    """Refit a layer that is not pruned but reads changed channels, close to its own weights.
+    """Refit a layer that reads changed channels, close to its own weights; columns of zeros stay as they are.
 
     Minimises ``1/2 ||Psi - Phi V||^2 + rho/2 ||V - V_0||^2`` with V_0 the weights it has.
     """
@@ -238,12 +253,36 @@ def _repair(setup: Setup, replay: Replay, reader: Consumer, current: dict[str, T
     gram, cross, _ = sums.central(intercept=reader.has_intercept)
     gain = output_gain(reader, setup.state)
     own = (current[reader.layer.weight].double().flatten(1) * gain[:, None]).T
-    scale = float(gram.diagonal().mean())
+    free = _used_features(reader, current[reader.layer.weight])
+    system = gram[free][:, free]
+    scale = float(system.diagonal().mean()) if system.numel() else 0.0
     if not scale > 0.0:
         return
-    system = gram + 1e-4 * scale * torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
-    step = torch.linalg.solve(system, cross - gram @ own)
+    system = system + 1e-4 * scale * torch.eye(system.shape[0], dtype=gram.dtype, device=gram.device)
+    step = torch.zeros_like(own)
+    step[free] = torch.linalg.solve(system, (cross - gram @ own)[free])
     write_consumer(reader, own + step, sums, current, setup.state)
+
+
+def _used_features(reader: Consumer, weight: Tensor) -> Tensor:
+    """Return which features come from channels with any weight."""
+    used = (weight != 0).transpose(0, 1).flatten(1).any(1)
+    return used.repeat_interleave(weight[0, 0].numel())
+
+
+def _whole(consumer: Consumer) -> Consumer:
+    """The same layer with everything it reads."""
+    return Consumer(consumer.layer, torch.arange(consumer.layer.fan_in), consumer.site)
+
+
+def unread_outputs(groups: Sequence[NeuronGroup], state: State, weights: Collection[str]) -> dict[str, Tensor]:
+    """Return, for those of ``weights`` that belong to producers, which of their rows have no output weight left."""
+    found: dict[str, Tensor] = {}
+    for group in groups:
+        for producer in group.producers:
+            if producer.layer.weight in weights:
+                found[producer.layer.weight] = (outgoing_weight(group, state) == 0.0)[producer.neurons]
+    return found
 
 
 def _worth_repairing(setup: Setup, widths: Mapping[str, int]) -> list[Consumer]:
@@ -262,7 +301,7 @@ def _worth_repairing(setup: Setup, widths: Mapping[str, int]) -> list[Consumer]:
     for node in setup.graph.nodes[min(changed) :]:
         if setup.graph.index(node) in changed or any(source in dirty for source in node.all_input_nodes):
             dirty.add(node)
-    producers = {group.producer.node for group in setup.neurons.groups}
+    producers = {producer.layer.node for group in setup.neurons.groups for producer in group.producers}
     return [
         reader
         for reader in setup.neurons.readers

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathnorm.deep.graph import State
-from pathnorm.deep.groups import Consumer, NeuronGroup
+from pathnorm.deep.groups import Consumer, NeuronGroup, Producer
 from pathnorm.deep.moments import (
     Moments,
     accumulate,
     output_gain,
+    own_features,
     reconstruction,
     split_coef,
     stack_coef,
@@ -106,7 +107,16 @@ def collect(
     for consumer, total in zip(targets, sums, strict=True):
         total.sum_over_ranks()
         _require_usable(consumer, total)
-    return tuple(sums)
+    return tuple(_left_for(consumer, total, current, original) for consumer, total in zip(targets, sums, strict=True))
+
+
+def _left_for(consumer: Consumer, sums: Moments, current: State, original: State) -> Moments:
+    """Return what the group has to do in a layer that reads others as well."""
+    if consumer.whole:
+        return sums
+    own = own_features(consumer).to(sums.gram.device)
+    coef = (current[consumer.layer.weight].double().flatten(1) * output_gain(consumer, original)[:, None]).T
+    return sums.without(own, coef[~own])
 
 
 def layer_state(group: NeuronGroup, moments: tuple[Moments, ...], original: State) -> LayerState:
@@ -119,20 +129,27 @@ def input_norms(group: NeuronGroup, state: State) -> Tensor:
     """Return ``c_k``, shape (K,): norm of the row with its bias, or of (gamma, beta) behind a BatchNorm.
 
     A BatchNorm makes the kernel scale-free, so its gain and offset are the neuron's input weights.
-    Neurons with (nearly) no input weight get ``1e-6`` of the largest norm, so that weights stay positive.
+    Neurons with (nearly) no input weight get ``1e-6`` of the largest norm, so that weights stay positive. The rows of
+    a coupled neuron are taken together.
     """
-    if group.norm is None:
-        squared = state[group.producer.weight].double().flatten(1).square().sum(1)
-        offset = group.producer.bias
-    else:
-        ones = torch.ones(group.width, dtype=torch.float64)
-        squared = ones if group.norm.weight is None else state[group.norm.weight].double().square()
-        offset = group.norm.bias
-    if offset is not None:
-        squared = squared + state[offset].double().square()
-    norms = squared.sqrt()
+    total = torch.zeros(group.width, dtype=torch.float64, device=state[group.producer.weight].device)
+    for producer in group.producers:
+        total.index_add_(0, producer.neurons.to(total.device), _squared_rows(producer, state).to(total))
+    norms = total.sqrt()
     largest = float(norms.max())
     return norms.clamp_min(1e-6 * largest if largest > 0.0 else 1.0)
+
+
+def _squared_rows(producer: Producer, state: State) -> Tensor:
+    layer, norm = producer.layer, producer.norm
+    if norm is None:
+        squared = state[layer.weight].double().flatten(1).square().sum(1)
+        offset = layer.bias
+    else:
+        ones = torch.ones(layer.width, dtype=torch.float64)
+        squared = ones if norm.weight is None else state[norm.weight].double().square()
+        offset = norm.bias
+    return squared if offset is None else squared + state[offset].double().square()
 
 
 def written_coef(group: NeuronGroup, state: State, original: State) -> Array:
@@ -140,7 +157,8 @@ def written_coef(group: NeuronGroup, state: State, original: State) -> Array:
     parts = []
     for consumer in group.consumers:
         gain = output_gain(consumer, original)
-        parts.append((state[consumer.layer.weight].double().flatten(1) * gain[:, None]).T)
+        coef = (state[consumer.layer.weight].double().flatten(1) * gain[:, None]).T
+        parts.append(coef[own_features(consumer).to(coef.device)])
     return stack_coef(group, parts)
 
 
@@ -154,7 +172,7 @@ def write_group(layer: LayerState, coef: Array, current: dict[str, Tensor], orig
 def write_consumer(
     consumer: Consumer, coef: Tensor, sums: Moments, current: dict[str, Tensor], original: State
 ) -> None:
-    """Write ``coef`` (P, D), in units of the site, and the intercept that goes with it.
+    """Write ``coef`` (P, D) of the group's features, in units of the site, and the intercept that goes with it.
 
     Outputs whose gain is zero do not reach the site; their weights become zero.
     """
@@ -163,7 +181,9 @@ def write_consumer(
     inverse = torch.where(dead, torch.zeros_like(gain), 1.0 / torch.where(dead, torch.ones_like(gain), gain))
     old = original[layer.weight]
     coef = coef.to(gain.device)
-    current[layer.weight] = (coef * inverse).T.reshape(old.shape).to(old.dtype)
+    weight = current[layer.weight].flatten(1).clone()
+    weight[:, own_features(consumer).to(weight.device)] = (coef * inverse).T.to(old.dtype)
+    current[layer.weight] = weight.reshape(old.shape)
     if not consumer.has_intercept:
         return
     count = sums.count.clamp_min(1.0)
@@ -204,7 +224,7 @@ def _positions(outputs: Tensor, geometry: object, limit: int | None, generator: 
     """Draw the output positions to use for a batch."""
     if geometry is None or limit is None:
         return None
-    total = outputs.shape[2] * outputs.shape[3]
+    total = outputs[0, 0].numel()
     return None if total <= limit else torch.randperm(total, generator=generator)[:limit].to(outputs.device)
 
 

@@ -113,7 +113,7 @@ def _moving_keys(group: NeuronGroup, state: State) -> list[str]:
 
 def _write(group: NeuronGroup, keep: Tensor, moved: State, current: dict[str, Tensor]) -> None:
     """Scatter the moved tensors back into the original shapes."""
-    rows = {group.producer.weight, group.producer.bias, *(group.norm.keys if group.norm else ())}
+    rows = {item.key for item in group.rows}
     columns = {consumer.layer.weight: consumer.neurons for consumer in group.consumers}
     for key, value in moved.items():
         full = current[key].clone()

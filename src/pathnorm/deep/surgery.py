@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import State, clean_copy
 from pathnorm.deep.groups import NeuronGroup
 
@@ -25,17 +26,21 @@ _WIDTHS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
 
 def sliced_state(state: State, groups: Sequence[NeuronGroup], keep: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the state in which every group holds only the neurons ``keep[group.name]`` (sorted indices)."""
-    small = dict(state)
+    stays: dict[tuple[str, int], Tensor] = {}
     for group in groups:
-        kept = keep.get(group.name)
-        if kept is None:
+        if group.name not in keep:
             continue
-        for key in _row_keys(group):
-            small[key] = small[key].index_select(0, kept.to(small[key].device))
+        gone = torch.ones(group.width, dtype=torch.bool)
+        gone[keep[group.name].cpu()] = False
+        for rows in group.rows:
+            lost = (rows.neurons != NO_NEURON) & gone[rows.neurons.clamp_min(0)]
+            stays[rows.key, rows.dim] = stays.get((rows.key, rows.dim), True) & ~lost
         for consumer in group.consumers:
-            columns = torch.isin(consumer.neurons, kept).nonzero().flatten()
-            weight = small[consumer.layer.weight]
-            small[consumer.layer.weight] = weight.index_select(1, columns.to(weight.device))
+            at = (consumer.layer.weight, 1)
+            stays[at] = stays.get(at, True) & ~consumer.channels(gone)
+    small = dict(state)
+    for (key, dim), kept in stays.items():
+        small[key] = small[key].index_select(dim, kept.nonzero().flatten().to(small[key].device))
     return small
 
 
@@ -81,11 +86,8 @@ def width_attributes(module: nn.Module) -> dict[str, int]:
         if tensor is None:
             tensor = getattr(module, "running_mean", None)
         if isinstance(module, kind) and isinstance(tensor, Tensor) and not getattr(module, "transposed", False):
+            if getattr(module, "groups", 1) > 1 and module.groups == module.in_channels == module.out_channels:
+                return dict.fromkeys(("out_channels", "in_channels", "groups"), tensor.shape[0])
             factors = (1, getattr(module, "groups", 1))
             return {name: tensor.shape[dim] * factors[dim] for dim, name in enumerate(names)}
     return {}
-
-
-def _row_keys(group: NeuronGroup) -> list[str]:
-    keys = [group.producer.weight, group.producer.bias, *(group.norm.keys if group.norm else ())]
-    return [key for key in keys if key is not None]

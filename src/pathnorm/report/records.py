@@ -16,7 +16,7 @@ from pathnorm.report.fields import JsonRecord, certified, exact, kind_of, measur
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CompressionRecord", "Frontier", "GroupRecord", "SkippedGroup", "kind_of"]
+__all__ = ["BudgetCheck", "CompressionRecord", "Frontier", "GroupRecord", "SkippedGroup", "kind_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +116,45 @@ class GroupRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetCheck:
+    """How a budget that has to be measured was met: what was seen while widths were chosen.
+
+    Attributes
+    ----------
+    name : {"accuracy_drop", "latency_ms"}
+    before, after : float
+        Accuracy (a share), or latency in ms, of the given and of the accepted network.
+    change_interval : tuple of float or None
+        95 % interval of ``after - before`` (paired) of accuracies; optimistic, as the choice has seen these samples.
+    samples : int
+        Held-out samples that the choice has seen, or samples per batch of the latency.
+    rounds : int
+        Networks that were tried.
+    note : str
+        What may be concluded, in words.
+    """
+
+    name: str
+    before: float = measured()
+    after: float = measured()
+    change_interval: tuple[float, float] | None = measured(default=None)
+    samples: int = exact()
+    rounds: int = exact()
+    note: str = exact()
+
+    def __str__(self) -> str:
+        from pathnorm.report.numbers import decimal, percent, points_interval
+        from pathnorm.report.table import wrap
+
+        if self.name == "accuracy_drop":
+            seen = f"accuracy {percent(self.before)} -> {percent(self.after)} on {self.samples} samples"
+            seen += f" (95 %: {points_interval(self.change_interval)})"
+        else:
+            seen = f"{decimal(self.before)} -> {decimal(self.after)} ms for {self.samples} samples"
+        return "\n".join(wrap(f"seen by the choice of widths: {seen}, {self.rounds} tried. {self.note}", width=100))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionRecord(JsonRecord):
     """What was proved and what was measured while a network was made smaller.
 
@@ -143,6 +182,9 @@ class CompressionRecord(JsonRecord):
         Median of interleaved runs with ``latency_batch`` samples on ``latency_threads`` threads.
     budget : dict
         The budget asked for, e.g. ``{"params": 0.5}``.
+    check : BudgetCheck or None
+        What was measured while widths were chosen, for the budgets ``accuracy_drop`` and ``latency_ms``. Everything
+        else in the record was measured afterwards: accuracies on samples that the choice has not seen.
     """
 
     groups: tuple[GroupRecord, ...]
@@ -173,6 +215,7 @@ class CompressionRecord(JsonRecord):
     seconds: float = measured()
     peak_memory_mb: float = measured()
     frontiers: tuple[Frontier, ...] = field(default=(), repr=False)
+    check: BudgetCheck | None = measured(default=None)
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained HTML page with the figures of :meth:`plot`; return its path."""
@@ -189,4 +232,5 @@ class CompressionRecord(JsonRecord):
     def __str__(self) -> str:
         from pathnorm.report.render import text_table
 
-        return text_table(self)
+        text = text_table(self)
+        return text if self.check is None else f"{text}\n\n{self.check}"

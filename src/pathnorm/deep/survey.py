@@ -1,0 +1,110 @@
+"""What a network is made of, before any data goes through it: graph, neurons, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pathnorm.deep.cost import Cost, macs_cost, params_cost
+from pathnorm.deep.coupling import Coupling
+from pathnorm.deep.data import Batches
+from pathnorm.deep.graph import ModelGraph, State, clean_copy, state_of, trace
+from pathnorm.deep.groups import NeuronGroup, Neurons, find_neurons
+from pathnorm.deep.surgery import cut, sliced_state
+from pathnorm.errors import DataError, UnsupportedModelError
+from pathnorm.report.records import SkippedGroup
+
+__all__ = ["Survey", "device_of", "survey"]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A network as compression sees it.
+
+    Attributes
+    ----------
+    example : torch.Tensor
+        Two samples, the smallest batch that leaves the batch size free.
+    costs : (params, macs)
+    """
+
+    graph: ModelGraph
+    state: dict[str, Tensor]
+    neurons: Neurons
+    example: Tensor
+    costs: tuple[Cost, Cost]
+
+
+def survey(model: nn.Module, calibration: Batches, *, skip: Sequence[str] = (), streams: bool = False) -> Survey:
+    """Trace a network and find the neurons that can be removed; reads one batch, and runs two samples of it.
+
+    Raises
+    ------
+    DataError, TraceError, UnsupportedModelError
+        See :mod:`pathnorm.errors`.
+    """
+    example = _example(calibration)
+    graph = trace(model, example)
+    state = state_of(clean_copy(model))
+    coupling: Coupling = "streams" if streams else "interior"
+    found = _usable(model, state, find_neurons(graph, state, example, skip=skip, coupling=coupling), example)
+    costs = (params_cost(model, found.groups), macs_cost(graph, found.labels, found.groups))
+    return Survey(graph, state, found, example, costs)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the model is.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If it has no parameters.
+    """
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise UnsupportedModelError("The model must have parameters to compress. It has none.")
+    return parameter.device
+
+
+def _example(calibration: Batches) -> Tensor:
+    batch = next(iter(calibration))
+    if not bool(torch.isfinite(batch).all()):
+        raise DataError("Data must be finite. The first batch holds NaN or Inf. Clean the data first.")
+    return batch[:2] if batch.shape[0] > 1 else torch.cat([batch, batch])
+
+
+def _usable(model: nn.Module, state: State, found: Neurons, example: Tensor) -> Neurons:
+    """Leave alone the groups whose width is written into the model's own code.
+
+    Each group is tried without its last neuron; a forward that fails then could not run the result.
+    """
+    twin = clean_copy(model)
+    groups: list[NeuronGroup] = []
+    skipped = list(found.skipped)
+    for group in found.groups:
+        reason = None if group.width > 1 else "a single neuron cannot be removed"
+        if reason is None:
+            small = sliced_state(state, [group], {group.name: torch.arange(group.width - 1)})
+            try:
+                with torch.no_grad():
+                    if group.coupled:
+                        # Depthwise convolutions state their number of groups, which only a cut corrects.
+                        cut(model, state, [group], {group.name: torch.arange(group.width - 1)})(example)
+                    else:
+                        torch.func.functional_call(twin, small, (example,))
+            except Exception as error:  # noqa: BLE001  (the model's own code may raise anything)
+                reason = f"the model's forward does not run with another width: {str(error).splitlines()[0][:120]}"
+        if reason is None:
+            groups.append(group)
+        else:
+            skipped.append(SkippedGroup(name=group.name, width=group.width, reason=reason))
+    if not groups:
+        listing = "; ".join(f"{item.name}: {item.reason}" for item in skipped)
+        raise UnsupportedModelError(
+            "The model must have neurons between two linear or convolution layers that can be removed. "
+            f"None of its layers qualifies ({listing or 'it has no such layer'})."
+        )
+    return Neurons(tuple(groups), tuple(skipped), found.readers, found.labels)
