@@ -194,7 +194,7 @@ def test_a_time_that_cannot_be_reached_is_refused_with_what_can(build, sample, c
     with pytest.raises(BudgetError, match=r"latency_ms <= 0.5 for 1 samples; with the fewest neurons they take 1"):
         compress(model, data, latency_ms=0.5, **FAST)
     clock.measure = _slower(model, 50.0)
-    with pytest.raises(BudgetError, match=r"after \d reductions they take \d+\.?\d* ms"):
+    with pytest.raises(BudgetError, match=r"after 2 reductions they take \d+\.?\d* ms"):
         compress(model, data, latency_ms=4.0, **FAST)
     with pytest.raises(ValueError, match="positive time"):
         compress(model, data, latency_ms=0.0, **FAST)
@@ -229,11 +229,10 @@ def test_the_table_is_exact_where_all_groups_keep_the_same_share(build, sample):
         assert table(widths) == pytest.approx(exact, rel=1e-3)
 
 
-def test_noise_leaves_the_table_monotone(build, sample):
-    rng = np.random.default_rng(0)
-
+def test_a_width_that_happens_to_be_slow_leaves_the_table_monotone(build, sample):
     def measure(models, batch):
-        return [t * rng.uniform(0.7, 1.3) for t in _macs_in_us(models, batch)]
+        times = _macs_in_us(models, batch)
+        return [t + 8.0 * (net[2].out_features == 7) for t, net in zip(times, models, strict=True)]
 
     table, groups = _table(build, sample, measure)
     for index, group in enumerate(groups):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pathnorm.deep import compress
-from pathnorm.deep.data import split_batches
+from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.edge import EDGE_FILES, export_edge
 from pathnorm.errors import ExportError, MissingExtraError, OutputFolderError
 
@@ -92,14 +92,15 @@ def test_int8_has_eight_bit_weights_with_one_scale_per_channel(exported):
     assert list(weights[reader.input[1]].dims) == [24]
 
 
-def test_ranges_come_from_the_calibration_data_alone(networks, tmp_path):
+def test_ranges_come_from_all_of_the_calibration_data(networks, tmp_path):
+    """One wide sample at its end leaves few of the 256 levels for the others."""
     calibration, check = _data()
-    narrow = split_batches(
-        1e-3 * torch.randn(100, 2, 8, 8), heldout=0.5, batch_size=32, seed=0, device=torch.device("cpu")
-    )[0]
+    wide = [*calibration, 100.0 * torch.randn(1, 2, 8, 8)]
+    wider = Batches(wide.__getitem__, tuple(range(len(wide))), torch.device("cpu"))
     good = export_edge({"dense": networks["dense"]}, (calibration, check), tmp_path / "a", repeats=1)
-    bad = export_edge({"dense": networks["dense"]}, (narrow, check), tmp_path / "b", repeats=1)
+    bad = export_edge({"dense": networks["dense"]}, (wider, check), tmp_path / "b", repeats=1)
     assert bad.files[1].error > 5 * good.files[1].error
+    assert bad.files[0].error == good.files[0].error
 
 
 def test_latency_is_the_median_of_one_sample_in_turn_after_a_warm_up(networks, tmp_path):

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from pathnorm.deep import budget, compress, moments, reduce, replay
 from pathnorm.deep.plan import moment_bytes, plan
 from pathnorm.errors import UnsupportedModelError
+from pathnorm.report.numbers import byte_size
 
 FAST = {"batch_size": 64}
 DOCS = Path(__file__).parents[2] / "docs" / "compress.md"
@@ -180,3 +181,12 @@ def test_the_figures_in_the_docs_are_those_of_the_functions():
     assert f"{8 * 11008**2 / 1e9:.2f} GB" in text
     assert f"{moment_bytes(11008, 4096) / 1e9:.2f} GB" in text
     assert f"{len(parts[0]) * moment_bytes(11008, 4096) / 1e9:.2f} GB" in text
+    results = DOCS.parents[1] / "benchmarks" / "results" / "scale.json"
+    if results.exists():
+        found = json.loads(results.read_text(encoding="utf-8"))
+        seen = ", ".join(f"{item['seconds_per_gflop']:.3f}" for item in found["moments"]["result"][:2])
+        assert f"{seen} and {found['moments']['result'][2]['seconds_per_gflop']:.3f} s per GFLOP" in text
+        assert f"{found['network']['result']['seconds_adding']} s adding" in text
+        assert f"{found['network']['result']['resident_growth_mb']} MB: the rest" in text
+        for item in found["edge"]["result"]["files"]:
+            assert f"| {item['name']} | {byte_size(item['bytes'])} | {item['latency_ms']:.2f} |" in text

@@ -54,15 +54,30 @@ class Unions:
         self._pairs.append(pairs[:, (pairs[0] != pairs[1]) & (pairs[0] != NO_NEURON)])
         return True
 
+    def join_along(self, labels: Tensor, dim: int) -> bool:
+        """Join all labels that differ in their place along ``dim`` only."""
+        length = labels.shape[dim] - 1
+        return length == 0 or self.join(labels.narrow(dim, 0, length), labels.narrow(dim, 1, length))
+
+    def joins(self, first: Tensor, second: Tensor) -> bool:
+        """Whether two tensors of labels are the same, entry by entry, up to what has been joined."""
+        if torch.equal(first, second):
+            return True
+        count = int(max(first.max(), second.max())) + 1
+        roots = torch.cat((self.representatives(count), torch.tensor([NO_NEURON])))  # NO_NEURON is the last index
+        return bool((roots[first] == roots[second]).all())
+
     def representatives(self, count: int) -> Tensor:
         """Return, for the labels ``0 .. count - 1``, the smallest label of the set that each belongs to."""
         if not self._pairs:
             return torch.arange(count)
         one, two = torch.cat(self._pairs, 1).numpy()
-        component = _components(one, two, count)
-        smallest = np.full(component.max() + 1, count)
-        np.minimum.at(smallest, component, np.arange(count))
-        return torch.from_numpy(smallest[component])
+        # Labels below ``count`` may be joined through larger ones.
+        everyone = max(count, 1 + max(one.max(initial=0), two.max(initial=0)))
+        component = _components(one, two, everyone)
+        smallest = np.full(component.max() + 1, everyone)
+        np.minimum.at(smallest, component, np.arange(everyone))
+        return torch.from_numpy(smallest[component][:count])
 
 
 def joined(owned: Sequence[Tensor]) -> list[int]:

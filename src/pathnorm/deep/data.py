@@ -17,6 +17,8 @@ from pathnorm.errors import DataError
 
 __all__ = ["Batches", "all_batches", "split_batches"]
 
+_TOKENS = frozenset({torch.int64, torch.int32})
+
 
 @dataclass(frozen=True, slots=True)
 class Batches:
@@ -129,10 +131,10 @@ def _samples(data: Any) -> Tensor:
             f"Data must hold at least two samples along the first axis. Its shape is {tuple(samples.shape)}. "
             "Add the batch axis, or more samples."
         )
-    if not samples.is_floating_point():
+    if not samples.is_floating_point() and samples.dtype not in _TOKENS:
         raise DataError(
-            f"Data must be floating point, scaled as the network was trained. Its dtype is {samples.dtype}. "
-            "Convert and normalise it first."
+            f"Data must be floating point, scaled as the network was trained, or token ids (int64, int32). Its dtype "
+            f"is {samples.dtype}. Convert and normalise it first."
         )
     return samples
 

@@ -186,7 +186,8 @@ def _frontiers(layers: tuple[LayerFacts, ...]) -> tuple[Frontier, ...]:
 def _weight_bytes(model: nn.Module) -> int:
     from safetensors.torch import save
 
-    return len(save({key: value.contiguous() for key, value in model.state_dict().items()}))
+    tensors = {value.data_ptr(): (key, value.contiguous()) for key, value in model.state_dict().items()}
+    return len(save(dict(tensors.values())))
 
 
 def peak_memory_mb() -> float:

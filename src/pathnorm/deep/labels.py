@@ -205,6 +205,8 @@ def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | st
         return labels
     if name in _BINARY:
         return _combined(graph, node, found, shape)
+    if name == "scaled_dot_product_attention" and found.coupling != "none":
+        return _attended(node, found, shape)
     if name in _BATCH_NORM and labels is not None:
         return _normalised(graph, node, found, labels)
     if name in _POOLING and labels is not None:
@@ -215,6 +217,24 @@ def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | st
         constant = None if 0 in dims else constant_over(labels, dims)
         return f"{name} over channels" if constant is None else constant.reshape(shape)
     return f"operation {name} is not understood"
+
+
+def _attended(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
+    """Labels behind dot-product attention: those of the values; all channels of a head stay or go together."""
+    arguments = arguments_of(node)
+    inputs = [found.labels.get(arguments[name]) for name in ("query", "key", "value")]
+    mask = found.shapes.get(arguments.get("attn_mask"), ())  # type: ignore[arg-type]
+    if len(mask) > 2 and mask[-3] != 1:
+        return "the mask of the attention differs between heads"
+    heads: list[Tensor] = []
+    for labels in inputs:
+        constant = None if labels is None or labels.ndim != 4 else constant_over(labels, (0, 2))
+        if constant is None or bool((constant == NO_NEURON).any()):
+            return "attention over mixed channels"
+        channels = constant[0, :, 0]
+        heads.append(channels.repeat_interleave(shape[1] // channels.shape[0], 0))
+    found.unions.join_along(torch.cat(heads, 1), 1)
+    return heads[2][None, :, None].expand(shape)
 
 
 def _normalised(graph: ModelGraph, node: fx.Node, found: LabelMap, labels: Tensor) -> Tensor | str:
@@ -264,13 +284,20 @@ def _combined(graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[in
     if tuple(result.shape) != shape:
         return f"{name} broadcasts the neurons"
     for other in labelled[1:]:
-        if not (found.unions.join(result, other) if couples else torch.equal(result, other)):
+        same = other.shape == result.shape and found.unions.joins(result, other)
+        if not same and not (couples and found.unions.join(result, other)):
             return f"{name} couples them with other channels (residual stream)"
     varying = [dim for dim in range(1, len(shape)) if not _constant_along(result, dim)]
     for source in plain:
         other_shape = found.shapes[source]
         padded = (1,) * (len(shape) - len(other_shape)) + other_shape
-        if all(padded[dim] == 1 for dim in varying):
+        across = [dim for dim in varying if padded[dim] != 1]
+        if not across:
+            continue
+        if found.coupling != "none" and 0 < len(across) < len(varying):
+            # Different for the channels within a head, say, so these stay together.
+            for dim in across:
+                found.unions.join_along(result, dim)
             continue
         key = graph.state_key(source)
         scales = (

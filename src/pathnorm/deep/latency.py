@@ -126,12 +126,12 @@ def latency_table(
         [min(max(round(share * group.width), least), group.width) for share in _SHARES]
         for group, least in zip(groups, smallest, strict=True)
     ]
-    trials = [
-        [narrowed(model, state, [group], [k]) for k in widths] for group, widths in zip(groups, grid, strict=True)
-    ]
-    trials.append([narrowed(model, state, groups, widths) for widths in zip(*grid, strict=True)])
+    narrow = [([group], [[k] for k in widths]) for group, widths in zip(groups, grid, strict=True)]
+    narrow.append((list(groups), [list(widths) for widths in zip(*grid, strict=True)]))
     twin = clean_copy(model)
-    times = np.array([measure([twin, *variants], batch) for variants in trials])
+    times = np.array(
+        [measure([twin, *(narrowed(model, state, part, widths) for widths in each)], batch) for part, each in narrow]
+    )
     saved = np.maximum(1.0 - times[:, 1:] / times[:, :1], 0.0)
     apart, joint = saved[:-1].sum(0), saved[-1]
     scaled = np.where(apart > 0.0, saved[:-1] * (joint / np.where(apart > 0.0, apart, 1.0)), joint / len(groups))
@@ -150,7 +150,12 @@ def meet_latency(setup: Setup, trial: Trial, curves: Sequence[Array], limit_ms: 
     """
     smallest = np.array([min(round_to, curve.size - 1) for curve in curves], dtype=np.intp)
     table = latency_table(
-        trial.model, setup.start, setup.neurons.groups, trial.batch, smallest=smallest.tolist(), measure=trial.measure
+        trial.model,
+        setup.start,
+        setup.neurons.groups,
+        trial.batch,
+        smallest=smallest.tolist(),
+        measure=lambda models, _: trial.times(*models),
     )
     least = _tried(setup, trial, smallest)
     if least > limit_ms:

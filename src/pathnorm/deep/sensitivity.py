@@ -56,9 +56,9 @@ def output_metrics(
     sums: dict[fx.Node, Tensor] = {}
     for batch in probes:
         with torch.enable_grad():
-            inputs = batch.detach().clone().requires_grad_(True)
+            inputs, state = _differentiable(batch, original)
             node = graph.output_node
-            values = graph.run(original, graph.start(inputs), span=(0, len(graph.nodes)), keep=(*sites, node))
+            values = graph.run(state, graph.start(inputs), span=(0, len(graph.nodes)), keep=(*sites, node))
             for _ in range(_DIRECTIONS):
                 direction = _direction(values[node].detach(), outputs, generator)
                 gradients = torch.autograd.grad(
@@ -72,6 +72,15 @@ def output_metrics(
         sum_over_ranks(total)
     return {
         group.name: [_square_root(sums.get(c.site.node), c.layer.width) for c in group.consumers] for group in groups
+    }
+
+
+def _differentiable(batch: Tensor, state: State) -> tuple[Tensor, State]:
+    """Return inputs, or where these are token ids weights, that gradients flow from."""
+    if batch.is_floating_point():
+        return batch.detach().clone().requires_grad_(True), state
+    return batch, {
+        key: value.detach().requires_grad_(True) if value.is_floating_point() else value for key, value in state.items()
     }
 
 

@@ -16,6 +16,8 @@ __all__ = ["cut", "install", "sliced_state", "width_attributes"]
 
 _M = TypeVar("_M", bound=nn.Module)
 
+_HEADS = ("num_heads", "num_attention_heads", "num_key_value_heads", "num_kv_heads", "n_heads", "n_kv_heads", "n_head")
+_ALL_HEADS = ("all_head_size", "inner_dim", "attn_dim")
 # What a module calls the size of dimension 0 and 1 of its weight.
 _WIDTHS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
     (nn.Linear, ("out_features", "in_features")),
@@ -65,18 +67,25 @@ def install(model: nn.Module, state: State) -> None:
 
     Tensors keep their class, ``requires_grad`` and dtype.
     """
+    heads = {module: _rows_of_children(module) for module in model.modules() if _head_attributes(module)}
+    made: dict[int, tuple[Tensor, Tensor]] = {}
     for key, value in state.items():
         path, _, name = key.rpartition(".")
         module = model.get_submodule(path)
         old = getattr(module, name)
+        if id(old) in made and torch.equal(made[id(old)][1], value.detach().to(old)):
+            setattr(module, name, made[id(old)][1])  # weights that are shared stay so
+            continue
         fresh = value.detach().to(device=old.device, dtype=old.dtype).clone()
         if isinstance(old, nn.Parameter):
-            setattr(module, name, nn.Parameter(fresh, requires_grad=old.requires_grad))
-        else:
-            setattr(module, name, fresh)
+            fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
+        setattr(module, name, fresh)
+        made[id(old)] = (old, fresh)  # the old tensor is kept, so that no other gets its id
     for module in model.modules():
         for attribute, size in width_attributes(module).items():
             setattr(module, attribute, size)
+    for module, rows in heads.items():
+        _correct_heads(module, rows)
 
 
 def width_attributes(module: nn.Module) -> dict[str, int]:
@@ -91,3 +100,26 @@ def width_attributes(module: nn.Module) -> dict[str, int]:
             factors = (1, getattr(module, "groups", 1))
             return {name: tensor.shape[dim] * factors[dim] for dim, name in enumerate(names)}
     return {}
+
+
+def _head_attributes(module: nn.Module) -> list[str]:
+    """Return the attributes in which a module, by the names in use, states its number of heads or all their channels."""
+    return [name for name in _HEADS + _ALL_HEADS if isinstance(getattr(module, name, None), int)]
+
+
+def _rows_of_children(module: nn.Module) -> dict[str, int]:
+    return {name: child.weight.shape[0] for name, child in module.named_children() if isinstance(child, nn.Linear)}
+
+
+def _correct_heads(module: nn.Module, before: Mapping[str, int]) -> None:
+    """Shrink the numbers of heads as the layers that make them have shrunk."""
+    after = _rows_of_children(module)
+    shares = {(after[name], rows) for name, rows in before.items() if after[name] != rows}
+    ratios = {new / old for new, old in shares}
+    if len(ratios) != 1 or isinstance(module, nn.MultiheadAttention):
+        return
+    (ratio,) = ratios
+    for name in _head_attributes(module):
+        value = getattr(module, name)
+        if name in _HEADS or any(value == old for _, old in shares):
+            setattr(module, name, round(value * ratio))

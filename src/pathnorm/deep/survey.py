@@ -94,7 +94,7 @@ def _usable(model: nn.Module, state: State, found: Neurons, example: Tensor) -> 
                         # Depthwise convolutions state their number of groups, which only a cut corrects.
                         cut(model, state, [group], {group.name: torch.arange(group.width - 1)})(example)
                     else:
-                        torch.func.functional_call(twin, small, (example,))
+                        torch.func.functional_call(twin, small, (example,), tie_weights=False)
             except Exception as error:  # noqa: BLE001  (the model's own code may raise anything)
                 reason = f"the model's forward does not run with another width: {str(error).splitlines()[0][:120]}"
         if reason is None:

@@ -1,0 +1,182 @@
+"""Attention heads and feed-forward blocks: what goes together, and planted heads that are there twice."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pathnorm.deep import compress, load
+from pathnorm.deep.graph import state_of, trace
+from pathnorm.deep.groups import find_neurons
+
+WIDTH, SIZE = 12, 4
+
+
+def rotated(x):
+    """Rotary position embedding, halves of a head turned into each other."""
+    angles = torch.arange(x.shape[2])[:, None] * torch.logspace(0, -1, SIZE // 2)
+    cos, sin = (torch.cat([part, part], -1) for part in (angles.cos(), angles.sin()))
+    turned = torch.cat([-x[..., SIZE // 2 :], x[..., : SIZE // 2]], -1)
+    return x * cos + turned * sin
+
+
+class Attention(nn.Module):
+    """Causal attention: separate or fused projections, grouped keys, rotary positions."""
+
+    def __init__(self, heads, kind):
+        super().__init__()
+        self.num_heads, self.kind = heads, kind
+        groups = heads // 2 if kind == "grouped" else heads
+        if kind == "fused":
+            self.qkv = nn.Linear(WIDTH, 3 * heads * SIZE)
+        else:
+            self.query = nn.Linear(WIDTH, heads * SIZE)
+            self.key, self.value = nn.Linear(WIDTH, groups * SIZE), nn.Linear(WIDTH, groups * SIZE)
+        self.out = nn.Linear(heads * SIZE, WIDTH)
+
+    def forward(self, x):
+        batch, length, _ = x.shape
+        if self.kind == "fused":
+            parts = self.qkv(x).reshape(batch, length, 3, self.num_heads, SIZE).permute(2, 0, 3, 1, 4)
+            q, k, v = parts.unbind(0)
+        else:
+            q, k, v = (
+                layer(x).view(batch, length, -1, SIZE).transpose(1, 2) for layer in (self.query, self.key, self.value)
+            )
+        if self.kind == "rotary":
+            q, k = rotated(q), rotated(k)
+        mask = torch.linspace(-1, 0, q.shape[1])[:, None, None].expand(-1, length, length)[None]
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask if self.kind == "biased" else None, enable_gqa=self.kind == "grouped"
+        )
+        return self.out(y.transpose(1, 2).reshape(batch, length, -1))
+
+
+class Block(nn.Module):
+    def __init__(self, heads=2, kind="plain", tokens=0):
+        super().__init__()
+        self.embed = nn.Embedding(tokens, WIDTH) if tokens else nn.Linear(3, WIDTH)
+        self.before, self.attention = nn.LayerNorm(WIDTH), Attention(heads, kind)
+        self.norm, self.up, self.down = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 10), nn.Linear(10, WIDTH)
+        self.head = nn.Linear(WIDTH, tokens or 2, bias=False)
+        if tokens:
+            self.head.weight = self.embed.weight
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = x + self.attention(self.before(x))
+        x = x + self.down(F.gelu(self.up(self.norm(x))))
+        return self.head(x)
+
+
+def made(*args, seed=0, **kwargs):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Block(*args, **kwargs).eval()
+
+
+def draws(n):
+    return torch.randn(n, 6, 3, generator=torch.Generator().manual_seed(1))
+
+
+def found(model, data):
+    return find_neurons(trace(model, data), state_of(model), data, coupling="interior")
+
+
+@pytest.mark.parametrize("kind", ["plain", "fused", "rotary", "grouped"])
+def test_the_projections_of_a_head_are_one_neuron(kind):
+    groups = {group.name: group for group in found(made(4, kind), draws(2)).groups}
+    assert set(groups) == {"attention.qkv" if kind == "fused" else "attention.query", "up"}
+    group = next(iter(groups.values()))
+    assert group.width == (2 if kind == "grouped" else 4)
+    names = {producer.layer.name.rpartition(".")[2] for producer in group.producers}
+    assert names == ({"qkv"} if kind == "fused" else {"query", "key", "value"})
+    per_head = SIZE * 4 // group.width  # grouped: two heads of queries share one of keys
+    assert group.consumers[0].neurons.tolist() == [k for k in range(group.width) for _ in range(per_head)]
+    by_name = {producer.layer.name.rpartition(".")[2]: producer.neurons.tolist() for producer in group.producers}
+    if kind == "grouped":
+        assert by_name["key"] == [0] * SIZE + [1] * SIZE and by_name["query"] == [0] * 2 * SIZE + [1] * 2 * SIZE
+
+
+def twice(small, large):
+    """Copy the weights so that every head of ``small`` is there twice in ``large``."""
+    state = large.state_dict()
+    for key, value in small.state_dict().items():
+        if key.startswith("attention.out.weight"):
+            value = value.view(WIDTH, -1, SIZE).repeat_interleave(2, 1).flatten(1) / 2
+        elif key.startswith("attention") and "out" not in key:
+            parts = 3 if "qkv" in key else 1
+            rows = value.view(parts, -1, SIZE, *value.shape[1:])
+            value = rows.repeat_interleave(2, 1).flatten(0, 2)
+        state[key] = value
+    large.load_state_dict(state)
+
+
+@pytest.mark.parametrize("kind", ["plain", "fused", "rotary"])
+def test_of_heads_that_come_in_pairs_one_is_enough(kind, tmp_path):
+    small, large = made(2, kind), made(4, kind, seed=3)
+    twice(small, large)
+    data = draws(60)
+    torch.testing.assert_close(large(data), small(data), rtol=1e-4, atol=1e-4)
+    done = compress(large, data, widths={"attention.qkv" if kind == "fused" else "attention.query": 2})
+    assert done.record.output_error_heldout < 1e-3
+    assert done.model.attention.num_heads == 2
+    assert sum(p.numel() for p in done.model.parameters()) == sum(p.numel() for p in small.parameters())
+    again = load(lambda: made(4, kind), done.save(tmp_path / "out"))
+    torch.testing.assert_close(again(data), done.model(data), rtol=0.0, atol=0.0)
+
+
+def test_heads_with_masks_of_their_own_and_heads_of_torch_are_left_alone():
+    reasons = {item.name: item.reason for item in found(made(4, "biased"), draws(2)).skipped}
+    assert "mask of the attention differs" in reasons["attention.value"]
+
+    class Torch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = nn.TransformerEncoderLayer(WIDTH, 2, 16, batch_first=True)
+            self.embed, self.head = nn.Linear(3, WIDTH), nn.Linear(WIDTH, 2)
+
+        def forward(self, x):
+            return self.head(self.block(self.embed(x)))
+
+    done = compress(Torch().eval(), draws(60), widths=0.5)
+    assert [group.name for group in done.record.groups] == ["block.linear1"]
+    assert done.record.groups[0].width_after == 8
+
+
+def test_token_ids_are_data_and_shared_weights_stay_shared():
+    model = made(2, tokens=9)
+    tokens = torch.randint(0, 9, (80, 6), generator=torch.Generator().manual_seed(0))
+    done = compress(model, tokens, widths=0.5)
+    assert done.model.head.weight is done.model.embed.weight
+    assert {group.name: group.width_after for group in done.record.groups} == {"attention.query": 1, "up": 5}
+    assert model.attention.num_heads == 2 and done.model.attention.num_heads == 1
+
+
+def test_models_of_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="an optional peer: pip install transformers")
+    sizes = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    config = transformers.LlamaConfig(
+        **sizes,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+    class Logits(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, tokens):
+            return self.model(input_ids=tokens, use_cache=False).logits
+
+    tokens = torch.randint(0, 30, (60, 8), generator=torch.Generator().manual_seed(0))
+    done = compress(Logits(transformers.LlamaForCausalLM(config).eval()), tokens, widths=0.5)
+    layer = done.model.model.model.layers[0]
+    assert layer.self_attn.q_proj.out_features == 8 and layer.self_attn.k_proj.out_features == 4
+    assert layer.mlp.gate_proj.out_features == layer.mlp.up_proj.out_features == 12
