@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pathnorm.deep import compress, frontier
+from pathnorm.deep.reduce import predicted_curves
 from pathnorm.errors import BudgetError
 
 FAST = {"batch_size": 64}
@@ -86,6 +87,19 @@ def test_widths_are_those_that_compress_chooses(trained, found):
         assert point.macs == pytest.approx(made.macs_after / made.macs_before)
 
 
+def test_curves_are_those_that_compress_computes(trained, found, monkeypatch):
+    seen = []
+
+    def spy(*args, **kwargs):
+        seen.append(predicted_curves(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr("pathnorm.deep.budget.predicted_curves", spy)
+    compress(*trained, params=0.5, **FAST)
+    for one, other in zip(found.curves, *seen, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_budgets_hold_and_are_used(found):
     for share in (0.9, 0.5, 0.2):
         assert share - 0.05 < found.at(params=share).params <= share
@@ -129,6 +143,11 @@ def test_networks_with_convolutions_and_streams(build, sample):
     found = frontier(model, data, points=5, **FAST)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
     assert torch.equal(drawn, torch.get_rng_state())
+    for name in ("params", "macs"):
+        shares = [getattr(point, name) for point in of(found, name)]
+        # The slack of a budget is less than one neuron of a group.
+        assert shares == pytest.approx(np.linspace(1.0, shares[-1], 5), abs=1.0 / 15)
+        assert all(share <= budget for share, budget in zip(shares, np.linspace(1.0, shares[-1], 5), strict=True))
     made = found.compress(found.at(macs=0.6))
     assert made.record.macs_after <= 0.6 * made.record.macs_before
 
@@ -149,8 +168,11 @@ def test_columns_json_text_and_figure(found):
     figure = found.plot()
     left, right = figure.axes
     assert (left.get_xlabel(), right.get_xlabel()) == ("parameters left, %", "multiply-accumulates left, %")
-    drawn = np.array(left.lines[0].get_ydata())
-    assert drawn.tolist() == pytest.approx([100 * point.error for point in of(found, "params") if point.error > 0])
+    for axes, name, index in ((left, "params", 0), (right, "macs", 1)):
+        points = [point for point in of(found, name) if point.error > 0.0]
+        drawn = axes.lines[index]
+        assert list(drawn.get_xdata()) == pytest.approx([100 * getattr(point, name) for point in points])
+        assert list(drawn.get_ydata()) == pytest.approx([100 * point.error for point in points])
 
 
 def test_arguments_out_of_range_are_refused(trained, found):

@@ -141,6 +141,13 @@ def test_rows_of_exact_slices_are_found(kernel, columns, dtype):
     assert surviving_rows(changed, large) is None
 
 
+def test_rows_whose_items_come_from_different_columns_are_no_slice():
+    large = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
+    small = large[[0, 4, 8]][:, [1, 2, 5]]
+    small[1] = small[1, [1, 0, 2]]
+    assert surviving_rows(small, large) is None
+
+
 def test_equal_rows_are_told_apart_by_what_belongs_to_them():
     large = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     large[3] = large[1]
@@ -148,6 +155,7 @@ def test_equal_rows_are_told_apart_by_what_belongs_to_them():
     assert surviving_rows(large[[0, 3]], large, [(bias[[0, 3]], bias)]).tolist() == [0, 3]
     assert surviving_rows(large[[0, 3]], large).tolist() == [0, 1]
     assert surviving_rows(large[[1, 3]], large).tolist() == [1, 3]
+    assert surviving_rows(large[[2, 3]], large).tolist() == [2, 3]
     # Statistics that were estimated anew do not hide what the weights show.
     assert surviving_rows(large[[0, 2]], large, [(torch.ones(2) / 3, bias)]).tolist() == [0, 2]
 
@@ -369,6 +377,19 @@ def test_rows_of_zeros_stay_removed_unless_their_constant_is_alive(build, sample
     calibration, _ = held_out(data)
     with torch.no_grad():
         torch.testing.assert_close(made.model[0].bias[3:5], model[0](calibration).mean(0)[3:5], rtol=1e-4, atol=1e-5)
+
+
+def test_channels_without_gain_are_left_alone(build, sample):
+    model, data = build("chain"), sample("chain", 300) + 1.0
+    model.conv1.bias = nn.Parameter(torch.full((8,), 0.7))
+    pruned = zeroed(model, 0.5)
+    with torch.no_grad():
+        pruned.bn1.weight[:3] = 0.0
+        pruned.bn1.bias[:3] = 0.0
+    made = refit(model, pruned, data, **FAST)
+    assert made.record.layers[0].refitted
+    for old, new in ((pruned.conv1.weight, made.model.conv1.weight), (pruned.conv1.bias, made.model.conv1.bias)):
+        assert torch.equal(old[:3], new[:3]) and not torch.equal(old[3:], new[3:])
 
 
 def test_nothing_that_was_passed_in_is_changed(build, sample):

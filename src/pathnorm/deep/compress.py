@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pathnorm.deep.accuracy import require_classes
+from pathnorm.deep.arguments import check_arguments, the_budget
 from pathnorm.deep.budget import meet_budget
 from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.describe import describe
@@ -29,7 +30,7 @@ from pathnorm.deep.lossless import remove_redundant
 from pathnorm.deep.plan import CACHE_BYTES, plan_of
 from pathnorm.deep.recipe import make_recipe, save_compression
 from pathnorm.deep.reduce import Progress, Reduction, Setup
-from pathnorm.deep.selectors import SELECTORS, Scores
+from pathnorm.deep.selectors import Scores
 from pathnorm.deep.sensitivity import Outputs, output_metrics
 from pathnorm.deep.surgery import cut
 from pathnorm.deep.survey import device_of, survey
@@ -202,10 +203,10 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     Shenouda, Parhi, Lee, Nowak (2024), the theorem on layer widths; ``docs/compress.md`` goes through the steps.
     """
     started = time.perf_counter()
-    budget = _budget(
+    budget = the_budget(
         params=params, macs=macs, error=error, accuracy_drop=accuracy_drop, latency_ms=latency_ms, widths=widths
     )
-    _check_arguments(
+    check_arguments(
         selector=selector,
         heldout=heldout,
         round_to=round_to,
@@ -258,50 +259,6 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     _check_surgery(graph, reduction, small, example)
     record = describe(setup, met, (model, small), trial=trial, costs=costs, budget=budget, started=started)
     return Compression(small, record, make_recipe(model, small), example, model)
-
-
-def _budget(**given: Any) -> dict[str, Any]:
-    """Return the one budget that was given."""
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if len(chosen) != 1:
-        raise ValueError(
-            f"Exactly one of {', '.join(given)} must be given. Got {', '.join(chosen) or 'none'}. "
-            "For example compress(model, data, params=0.5)."
-        )
-    (name, value), *_ = chosen.items()
-    if name == "accuracy_drop" and not 0.0 <= float(value) < 100.0:
-        raise ValueError(f"accuracy_drop must be percentage points in [0, 100). Got {value!r}. Half a point is 0.5.")
-    if name == "latency_ms" and not 0.0 < float(value) < float("inf"):
-        raise ValueError(f"latency_ms must be a positive time in milliseconds. Got {value!r}.")
-    if name in ("params", "macs", "error") and not 0.0 < float(value) <= 1.0:
-        raise ValueError(f"{name} must be a share in (0, 1]. Got {value!r}. {name}=0.5 halves the network.")
-    return chosen
-
-
-def _check_arguments(
-    *,
-    selector: str | Scores,
-    heldout: float,
-    round_to: int,
-    path_norm_cap: float,
-    outputs: str,
-    slide: int,
-    latency_batch: int,
-) -> None:
-    if not callable(selector) and selector not in SELECTORS:
-        raise ValueError(f"selector must be one of {', '.join(SELECTORS)} or a callable. Got {selector!r}.")
-    if not 0.0 < heldout < 1.0:
-        raise ValueError(f"heldout must be a share in (0, 1). Got {heldout!r}.")
-    if outputs not in ("values", "logits"):
-        raise ValueError(f"outputs must be 'values' or 'logits'. Got {outputs!r}.")
-    if slide < 0:
-        raise ValueError(f"slide must be a number of steps, 0 for none. Got {slide!r}.")
-    if latency_batch < 1:
-        raise ValueError(f"latency_batch must be a positive number of samples. Got {latency_batch!r}.")
-    if round_to < 1:
-        raise ValueError(f"round_to must be a positive integer. Got {round_to!r}.")
-    if not path_norm_cap > 0.0:
-        raise ValueError(f"path_norm_cap must be positive. Got {path_norm_cap!r}. Use float('inf') for none.")
 
 
 def _timed_batch(held: Batches, size: int | None) -> Tensor:

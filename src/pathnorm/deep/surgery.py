@@ -103,7 +103,7 @@ def width_attributes(module: nn.Module) -> dict[str, int]:
 
 
 def _head_attributes(module: nn.Module) -> list[str]:
-    """Return the attributes in which a module, by the names in use, states its number of heads or all their channels."""
+    """Return the attributes in which a module states its number of heads, or of channels of all heads."""
     return [name for name in _HEADS + _ALL_HEADS if isinstance(getattr(module, name, None), int)]
 
 
