@@ -10,6 +10,7 @@ from pathnorm.deep.graph import trace
 from pathnorm.deep.logger import AuditLogger, CSVWriter
 from pathnorm.deep.neuron_norms import path_norm
 from pathnorm.deep.path_prox import PathProx
+from pathnorm.deep.plan import plan
 from pathnorm.deep.recipe import load
 from pathnorm.deep.refit import Refitted, refit
 from pathnorm.deep.regularize import PathNormRegularizer
@@ -30,6 +31,7 @@ __all__ = [
     "lam_from_weight_decay",
     "load",
     "path_norm",
+    "plan",
     "refit",
     "trace",
 ]

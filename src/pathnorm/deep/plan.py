@@ -12,7 +12,7 @@ from pathnorm.deep.budget import MOMENT_BYTES
 from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.graph import ModelGraph
 from pathnorm.deep.groups import NeuronGroup
-from pathnorm.deep.reduce import _parts
+from pathnorm.deep.reduce import parts_within
 from pathnorm.deep.survey import Survey, device_of, survey
 from pathnorm.report.plan import PlannedGroup, PlanRecord
 
@@ -65,7 +65,7 @@ def plan_of(found: Survey, calibration: Batches) -> PlanRecord:
     groups = tuple(_planned(group, found) for group in found.neurons.groups)
     full = [group.width for group in groups]
     need = {group.name: group.moment_bytes for group in groups}
-    parts = _parts(found.neurons.groups, found.state, MOMENT_BYTES)
+    parts = parts_within(found.neurons.groups, found.state, MOMENT_BYTES)
     samples = _samples(calibration)
     return PlanRecord(
         groups=groups,

@@ -33,7 +33,7 @@ from pathnorm.problems.reconstruction import LayerReconstruction, Refit
 from pathnorm.solvers.elimination import backward_elimination
 from pathnorm.solvers.ranking import Ranking, error_curve
 
-__all__ = ["LayerFacts", "Progress", "Reduction", "Setup", "predicted_curves", "reduce_network"]
+__all__ = ["LayerFacts", "Progress", "Reduction", "Setup", "parts_within", "predicted_curves", "reduce_network"]
 
 Array = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -135,7 +135,7 @@ def predicted_curves(setup: Setup, *, limit_bytes: int, probe_batches: int) -> l
     groups = setup.neurons.groups
     probes = setup.calibration.first(probe_batches)
     done = 0
-    for part in _parts(groups, setup.state, limit_bytes):
+    for part in parts_within(groups, setup.state, limit_bytes):
         setup.progress("measuring layers", done, len(groups))
         replay = Replay(setup.graph, setup.start, setup.calibration, cache_bytes=0)
         consumers = [consumer for group in part for consumer in group.consumers]
@@ -313,7 +313,7 @@ def _first(graph: ModelGraph, consumers: Sequence[Consumer]) -> int:
     return min(graph.index(consumer.layer.node) for consumer in consumers)
 
 
-def _parts(groups: Sequence[NeuronGroup], state: State, limit_bytes: int) -> list[list[NeuronGroup]]:
+def parts_within(groups: Sequence[NeuronGroup], state: State, limit_bytes: int) -> list[list[NeuronGroup]]:
     """Split the groups so that the Gram matrices of a part fit into ``limit_bytes``."""
     parts: list[list[NeuronGroup]] = [[]]
     spent = 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from pathnorm.deep.data import Batches
 
-__all__ = ["Comparison", "compare_outputs", "latencies_ms"]
+__all__ = ["Comparison", "compare_outputs"]
 
 _RESAMPLES = 1000
 
@@ -59,26 +57,6 @@ def output_error(old: nn.Module, new: nn.Module, batches: Batches) -> float:
     before, after = _outputs(old, batches), _outputs(new, batches)
     energy = np.square(before - before.mean(0)).sum()
     return float(np.sqrt(np.square(after - before).sum() / max(energy, 1e-300)))
-
-
-def latencies_ms(old: nn.Module, new: nn.Module, batch: Tensor, *, repeats: int = 15) -> tuple[float, float]:
-    """Return the median times of both networks on one batch, runs interleaved after a warm-up."""
-    times: tuple[list[float], list[float]] = ([], [])
-    with torch.no_grad():
-        for model in (old, new):
-            model(batch)
-        for _ in range(repeats):
-            for model, taken in zip((old, new), times, strict=True):
-                start = time.perf_counter()
-                model(batch)
-                _wait(batch)
-                taken.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
-def _wait(batch: Tensor) -> None:
-    if batch.is_cuda:
-        torch.cuda.synchronize(batch.device)
 
 
 def _outputs(model: nn.Module, batches: Batches) -> NDArray[np.float64]:

@@ -127,4 +127,5 @@ def how(record: CompressionRecord) -> str:
         f"{count(record.samples_calibration)} samples to calibrate, "
         f"{count(record.samples_heldout)} held out; "
         f"{decimal(record.seconds)} s; peak memory {decimal(record.peak_memory_mb)} MB"
+        f"{'' if record.check is None else f'. {record.check}'}"
     )
