@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 import torch
+import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -22,6 +23,7 @@ from benchmarks._torch_pruning import PEERS
 from benchmarks._torch_pruning import prune as torch_pruning
 from benchmarks.cifar_resnet import accuracy, load_cifar10, load_resnet
 from pathnorm.deep import refit
+from pathnorm.deep.pruned_pairs import bare_copy
 from pathnorm.demo.baseline import recalibrate_batch_norm
 
 
@@ -70,6 +72,11 @@ def _anew(model: nn.Module, images: Tensor) -> nn.Module:
     return recalibrate_batch_norm(model, images)
 
 
+def _macs(model: nn.Module) -> float:
+    """Return multiply-accumulates for one image, zeros counted, as Torch-Pruning does."""
+    return float(tp.utils.count_ops_and_params(model, torch.zeros(1, 3, 32, 32))[0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2000, help="unlabelled training images")
@@ -90,6 +97,7 @@ def main() -> None:
         rows.append(
             {
                 "pruned_by": name,
+                "factor_macs": _macs(model) / _macs(bare_copy(pruned)[0]),
                 "weights_left": sum(layer.weights_left for layer in record.layers),
                 "weights": sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1),
                 "accuracy_original": accuracy(model, test, truth),

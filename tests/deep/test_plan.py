@@ -80,7 +80,7 @@ def test_the_byte_limit_decides_the_passes(limit, build, sample, monkeypatch):
         return collect(*args, **options)
 
     monkeypatch.setattr(budget, "MOMENT_BYTES", limit)
-    monkeypatch.setattr("pathnorm.deep.plan.MOMENT_BYTES", limit)
+    monkeypatch.setattr(importlib.import_module("pathnorm.deep.plan"), "MOMENT_BYTES", limit)
     monkeypatch.setattr(reduce, "collect", one_pass)
     model, data = build("mlp"), sample("mlp", 300)
     found = plan(model, data, **FAST)

@@ -73,7 +73,7 @@ def _alone(gram: Tensor, slope: Tensor, target: tuple[Tensor, Tensor], outputs: 
         padding = ~support[batch].gather(1, columns)
         systems = gram[columns[:, :, None], columns[:, None, :]]
         systems.masked_fill_(padding[:, :, None] | padding[:, None, :], 0.0)
-        systems.diagonal(dim1=1, dim2=2).add_(torch.where(padding, 1.0, rho))
+        systems.diagonal(dim1=1, dim2=2).add_(padding.to(gram.dtype) * (1.0 - rho) + rho)
         wanted = slope[columns, batch[:, None]].masked_fill(padding, 0.0)
         factors, failed = torch.linalg.cholesky_ex(systems)
         if bool(failed.any()):

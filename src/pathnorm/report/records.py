@@ -232,5 +232,4 @@ class CompressionRecord(JsonRecord):
     def __str__(self) -> str:
         from pathnorm.report.render import text_table
 
-        text = text_table(self)
-        return text if self.check is None else f"{text}\n\n{self.check}"
+        return text_table(self)
