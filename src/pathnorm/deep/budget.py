@@ -23,7 +23,7 @@ from pathnorm.deep.trial import Met, Trial, named
 __all__ = ["MOMENT_BYTES", "meet_budget"]
 
 MOMENT_BYTES = 2 * 2**30
-_PROBE_BATCHES = 3
+PROBE_BATCHES = 3
 _ERROR_ROUNDS = 5
 
 
@@ -53,7 +53,7 @@ def meet_budget(
     """
     if widths is not None:
         return Met(reduce_network(setup, _given_widths(setup, widths, round_to)))
-    curves = predicted_curves(setup, limit_bytes=MOMENT_BYTES, probe_batches=_PROBE_BATCHES)
+    curves = predicted_curves(setup, limit_bytes=MOMENT_BYTES, probe_batches=PROBE_BATCHES)
     name, share = next(iter(budget.items()))
     if name == "error":
         return Met(_meet_error(setup, curves, float(share), cost=costs[1], round_to=round_to))

@@ -40,9 +40,9 @@ from pathnorm.report.edge import EdgeRecord
 from pathnorm.report.plan import PlanRecord
 from pathnorm.report.records import CompressionRecord
 
-__all__ = ["Compression", "compress"]
+__all__ = ["METRIC_BATCHES", "Compression", "compress"]
 
-_PROBE_BATCHES = 4
+METRIC_BATCHES = 4
 _LATENCY_BATCH = 32
 
 
@@ -236,7 +236,7 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         start=start,
         alive=alive,
         metrics=output_metrics(
-            graph, start, found.groups, calibration.first(_PROBE_BATCHES), outputs=outputs, seed=seed
+            graph, start, found.groups, calibration.first(METRIC_BATCHES), outputs=outputs, seed=seed
         ),
         calibration=calibration,
         heldout=held,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pathnorm.deep.allocate import allocate, allocate_error
-from pathnorm.deep.budget import MOMENT_BYTES
-from pathnorm.deep.compress import Compression, compress
+from pathnorm.deep.budget import MOMENT_BYTES, PROBE_BATCHES
+from pathnorm.deep.compress import METRIC_BATCHES, Compression, compress
 from pathnorm.deep.cost import Cost
 from pathnorm.deep.data import split_batches
 from pathnorm.deep.lossless import remove_redundant
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Frontier", "frontier"]
 
 Array = NDArray[np.float64]
-
-# As in compress, so that both choose the same widths.
-_METRIC_BATCHES = 4
-_PROBE_BATCHES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +217,7 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
         start=start,
         alive=alive,
         metrics=output_metrics(
-            seen.graph, start, groups, calibration.first(_METRIC_BATCHES), outputs=outputs, seed=seed
+            seen.graph, start, groups, calibration.first(METRIC_BATCHES), outputs=outputs, seed=seed
         ),
         calibration=calibration,
         heldout=held,
@@ -236,7 +232,7 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
         seed=seed,
         progress=progress or (lambda stage, done, total: None),
     )
-    curves = tuple(predicted_curves(setup, limit_bytes=MOMENT_BYTES, probe_batches=_PROBE_BATCHES))
+    curves = tuple(predicted_curves(setup, limit_bytes=MOMENT_BYTES, probe_batches=PROBE_BATCHES))
     full = {group.name: group.width for group in groups}
     record = FrontierRecord(
         points=_points(curves, seen.costs, full, count=points, round_to=round_to),
