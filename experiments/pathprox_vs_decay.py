@@ -145,13 +145,14 @@ def draw(runs: list[Row], path: Path) -> None:
             method = METHODS.index(item["method"])
             shade = 0.45 + 0.55 * DECAYS[data].index(item["weight_decay"]) / (len(DECAYS[data]) - 1)
             style = {"color": PALETTE[method], "alpha": shade}
+            most = item["weight_decay"] == DECAYS[data][-1]
             epochs = [row["epoch"] for row in item["history"]][1:]
             for panel, key in zip(panels[line], ("objective", "active"), strict=False):
                 panel.plot(
                     epochs,
                     [row[key] for row in item["history"]][1:],
                     **style,
-                    label=f"{item['method']}, {item['weight_decay']:g}",
+                    label=item["method"] if most else None,
                 )
         for method, name in enumerate(METHODS):
             last = [item["history"][-1] for item in chosen if item["method"] == name]
@@ -164,13 +165,13 @@ def draw(runs: list[Row], path: Path) -> None:
             )
         panels[line, 0].set(yscale="log", ylabel=f"{data}: loss + path norms")
         panels[line, 1].set(ylabel="active neurons", ylim=(0, None))
-        panels[line, 2].set(xlabel="active neurons", ylabel="test accuracy, %", xscale="log")
+        panels[line, 2].set(xlabel="active neurons", ylabel="test accuracy, %", xlim=(0, None))
         panels[line, 0].set_xlabel("epoch")
         panels[line, 1].set_xlabel("epoch")
         for panel in panels[line]:
             dress(panel)
             panel.legend(fontsize=7.5, frameon=False)
-    title = "Same gradient steps: weight decay against the proximal step of its path norm"
+    title = "Same gradient steps: weight decay against the proximal step of its path norm (darker: more decay)"
     figure.suptitle(title, color=INK, fontsize=11)
     figure.savefig(path, dpi=150)
 

@@ -410,7 +410,7 @@ def test_bad_data_and_arguments_are_refused():
     for given, message in (
         (broken, "finite"),
         (data[:1], "at least two samples"),
-        (data.long(), "floating point"),
+        (data.to(torch.uint8), "floating point"),
         (iter([data]), "more than once"),
         ([], "more than"),
         ([data[:0]], "not empty"),

@@ -20,7 +20,7 @@ from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.deep.reduce import Reduction, Setup, predicted_curves, reduce_network
 from pathnorm.deep.trial import Met, Trial, named
 
-__all__ = ["MOMENT_BYTES", "meet_budget"]
+__all__ = ["MOMENT_BYTES", "PROBE_BATCHES", "meet_budget"]
 
 MOMENT_BYTES = 2 * 2**30
 PROBE_BATCHES = 3
