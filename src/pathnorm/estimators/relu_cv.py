@@ -23,7 +23,7 @@ Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 _LOOSE = 5e-2  # relative gap of fits that only serve to choose lam
-_DENSE = 0.6  # neurons per sample beyond which no smaller lam is tried
+_DENSE, _MOST = 0.6, 500  # neurons per sample, and in all, beyond which no smaller lam is tried
 _PAST = 2  # values of lam tried beyond the best one
 
 
@@ -162,7 +162,7 @@ def _fold(
             neurons[i] = net.n_neurons
             if i - int(np.nanargmin(scores)) >= _PAST and scores[i] > 1.02 * np.nanmin(scores):
                 break
-            if net.n_neurons > _DENSE * train.size:
+            if net.n_neurons > min(_DENSE * train.size, _MOST):
                 break
     return scores, neurons
 
@@ -171,8 +171,8 @@ class ReLURegressorCV(_ChoosesLam, ReLURegressor):  # type: ignore[misc]
     """:class:`~pathnorm.ReLURegressor` with ``lam`` chosen by cross-validation.
 
     The held-out loss is followed along a grid from ``lam_max_`` down, with warm starts; a fold stops once its scores
-    have risen for a while, or its network has six neurons for ten samples. Fits of the folds are solved to a relative
-    gap of 5e-2 and not certified; the final one, on all samples, is.
+    have risen for a while, or its network has six neurons for ten samples, or 500. Fits of the folds are solved to a
+    relative gap of 5e-2 and not certified; the final one, on all samples, is.
 
     Parameters
     ----------
