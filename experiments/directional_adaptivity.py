@@ -278,7 +278,7 @@ def _draw_angles(panel: Any, cells: list[Row]) -> None:
             markersize=5,
             label=f"pathnorm, {label}",
         )
-    panel.set(xscale="log", ylim=(0, None))
+    panel.set(xscale="log")
     panel.set_xticks(DIMENSIONS, [str(value) for value in DIMENSIONS])
     panel.minorticks_off()
     panel.set_xlabel("dimension d", color=INK, fontsize=10)

@@ -56,18 +56,28 @@ class _ChoosesLam:
 
     def _keep(self, problem: RBV2Problem, seed: int, start: ShallowNet | None) -> Self:
         """Choose lam, then solve with all samples."""
-        lams = self._grid(problem, seed)
-        folds = self._folds(problem)
-        share = [float(problem.weights[train].sum() / problem.weights.sum()) for train, _ in folds]
-        runs = Parallel(n_jobs=self.n_jobs)(  # type: ignore[attr-defined]
-            delayed(_fold)(problem, split, part * lams, self._settings(seed))
-            for split, part in zip(folds, share, strict=True)
-        )
-        scores = np.array([run[0] for run in runs])
-        neurons = np.array([run[1] for run in runs])
-        # A fold stops where its scores have risen for a while; there the others need no comparison.
-        common = int(min(np.isfinite(row).sum() for row in scores))
-        lams, scores, neurons = lams[:common], scores[:, :common], neurons[:, :common]
+        lams, folds = self._grid(problem, seed), self._folds(problem)
+        parts = [_part(problem, train) for train, _ in folds]
+        shares = [float(part.weights.sum() / problem.weights.sum()) for part in parts]
+        most = min(_DENSE * min(train.size for train, _ in folds), _MOST)
+        settings = self._settings(seed)
+        nets: list[ShallowNet | None] = [None] * len(folds)
+        steps: list[Vector] = []
+        counts: list[list[int]] = []
+        with Parallel(n_jobs=self.n_jobs) as parallel:  # type: ignore[attr-defined]
+            for lam in lams:
+                nets = parallel(
+                    delayed(_solved)(part.with_lam(share * float(lam)), net, settings)
+                    for part, share, net in zip(parts, shares, nets, strict=True)
+                )
+                steps.append(np.array([_held(problem, held, net) for (_, held), net in zip(folds, nets, strict=True)]))
+                counts.append([net.n_neurons for net in nets if net is not None])
+                # One fold may have its best long before the others: the mean decides.
+                means = np.array([step.mean() for step in steps])
+                risen = means.size - 1 - int(means.argmin()) >= _PAST and means[-1] > 1.02 * means.min()
+                if risen or np.mean(counts[-1]) > most:
+                    break
+        lams, scores, neurons = lams[: len(steps)], np.stack(steps, axis=1), np.array(counts, dtype=np.float64).T
         path = RBV2Path(
             lams=lams,
             scores=scores.mean(axis=0),
@@ -139,39 +149,33 @@ class _ChoosesLam:
         }
 
 
-def _fold(
-    problem: RBV2Problem,
-    split: tuple[NDArray[np.int64], NDArray[np.int64]],
-    lams: Vector,
-    settings: dict[str, Any],
-) -> tuple[Vector, Vector]:
-    """Held-out losses per sample and neurons along lam; NaN once scores have risen for a while or neurons abound."""
-    train, held = split
-    X, shares = problem.X[train], problem.weights[train]
-    origin = np.average(X, axis=0, weights=shares)
-    part = replace(problem, X=X - origin, Y=problem.Y[train], weights=shares, origin=origin)
-    weights = problem.weights[held, None]
-    scores, neurons = np.full(lams.size, np.nan), np.full(lams.size, np.nan)
-    net: ShallowNet | None = None
+def _part(problem: RBV2Problem, rows: NDArray[np.int64]) -> RBV2Problem:
+    """The problem over some samples, centred anew."""
+    X, weights = problem.X[rows], problem.weights[rows]
+    origin = np.average(X, axis=0, weights=weights)
+    return replace(problem, X=X - origin, Y=problem.Y[rows], weights=weights, origin=origin)
+
+
+def _solved(part: RBV2Problem, start: ShallowNet | None, settings: dict[str, Any]) -> ShallowNet:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CertificateWarning)
-        for i, lam in enumerate(lams):
-            net = rbv2(part.with_lam(float(lam)), start=net, level="search", **settings).coef
-            loss = problem.loss.value(problem.Y[held], net(problem.X[held]))
-            scores[i] = float((weights * loss).sum() / weights.sum())
-            neurons[i] = net.n_neurons
-            if i - int(np.nanargmin(scores)) >= _PAST and scores[i] > 1.02 * np.nanmin(scores):
-                break
-            if net.n_neurons > min(_DENSE * train.size, _MOST):
-                break
-    return scores, neurons
+        net: ShallowNet = rbv2(part, start=start, level="search", **settings).coef
+    return net
+
+
+def _held(problem: RBV2Problem, rows: NDArray[np.int64], net: ShallowNet | None) -> float:
+    """Mean loss per sample on samples that were held out."""
+    assert net is not None
+    weights = problem.weights[rows, None]
+    loss = problem.loss.value(problem.Y[rows], net(problem.X[rows]))
+    return float((weights * loss).sum() / weights.sum())
 
 
 class ReLURegressorCV(_ChoosesLam, ReLURegressor):  # type: ignore[misc]
     """:class:`~pathnorm.ReLURegressor` with ``lam`` chosen by cross-validation.
 
-    The held-out loss is followed along a grid from ``lam_max_`` down, with warm starts; a fold stops once its scores
-    have risen for a while, or its network has six neurons for ten samples, or 500. Fits of the folds are solved to a
+    The held-out loss is followed along a grid from ``lam_max_`` down, with warm starts, until its mean over folds has
+    risen for a while, or the networks have six neurons for ten samples, or 500. Fits of the folds are solved to a
     relative gap of 5e-2 and not certified; the final one, on all samples, is.
 
     Parameters
