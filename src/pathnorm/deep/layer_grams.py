@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pathnorm.deep.graph import ModelGraph, State
 from pathnorm.deep.groups import Consumer, NeuronGroup
-from pathnorm.deep.moments import feature_owners, features_of
+from pathnorm.deep.moments import draw_positions, feature_owners, features_of
 from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.errors import DataError
 
@@ -140,7 +140,8 @@ def input_grams(
             values = graph.run(state, values, span=(at, stop))
             at = stop
             inputs = values[consumer.layer.source]
-            sums[index].add(consumer, inputs, _positions(consumer, shapes[index], max_positions, generator, inputs))
+            positions = draw_positions(consumer.layer, shapes[index], max_positions, generator, inputs.device)
+            sums[index].add(consumer, inputs, positions)
     for (consumer, _), total in zip(consumers, sums, strict=True):
         sum_over_ranks(total.count, total.features, total.reach, *([] if total.gram is None else [total.gram]))
         if not bool(torch.isfinite(total.reach).all()):
@@ -163,13 +164,3 @@ def layer_gram(group: NeuronGroup, sums: Sequence[InputGram], *, centred: bool =
     order = np.argsort(np.concatenate(owners), kind="stable")
     stacked = grams[0] if len(grams) == 1 else block_diag(*grams)
     return np.ascontiguousarray(stacked[np.ix_(order, order)])
-
-
-def _positions(
-    consumer: Consumer, shape: tuple[int, ...], limit: int | None, generator: torch.Generator, inputs: Tensor
-) -> Tensor | None:
-    """Draw the output positions to use for a batch; None for all."""
-    if consumer.layer.geometry is None or limit is None:
-        return None
-    total = shape[2] * shape[3]
-    return None if total <= limit else torch.randperm(total, generator=generator)[:limit].to(inputs.device)

@@ -7,6 +7,7 @@ consumer has to deliver so that the values at its site equal those of the *origi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from pathnorm.problems.reconstruction import LayerReconstruction
 __all__ = [
     "Moments",
     "accumulate",
+    "draw_positions",
     "features_of",
     "output_gain",
     "own_features",
@@ -126,6 +128,16 @@ def features_of(layer: Layer, inputs: Tensor, positions: Tensor | None = None) -
     taps = (rows * padded.shape[3] + cols).flatten()
     picked = padded.flatten(2)[:, :, taps].view(*padded.shape[:2], positions.numel(), -1)
     return picked.permute(0, 2, 1, 3).reshape(-1, padded.shape[1] * kernel[0] * kernel[1])
+
+
+def draw_positions(
+    layer: Layer, shape: Sequence[int], limit: int | None, generator: torch.Generator, device: torch.device
+) -> Tensor | None:
+    """Draw the output positions of a batch to use, given the shape of the layer's outputs; None for all."""
+    if layer.geometry is None or limit is None:
+        return None
+    total = math.prod(shape[2:])
+    return None if total <= limit else torch.randperm(total, generator=generator)[:limit].to(device)
 
 
 def rows_of(layer: Layer, outputs: Tensor, positions: Tensor | None = None) -> Tensor:

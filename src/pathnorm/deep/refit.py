@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.masked_rows import energy, fitted_intercept, missed, refit_rows
-from pathnorm.deep.moments import Moments, accumulate, output_gain, targets_of
+from pathnorm.deep.moments import Moments, accumulate, draw_positions, output_gain, targets_of
 from pathnorm.deep.neuron_norms import two_examples
 from pathnorm.deep.pruned_pairs import LayerPair, Network, bare_copy, masked_again, pair_layers, unpaired
 from pathnorm.deep.reduce import Progress
@@ -236,7 +236,7 @@ class _Run:
                     f"left. They have {tuple(site.shape)} and {tuple(after[new.site.node].shape)}."
                 )
             targets = targets_of(new, (site, after[new.site.node]), outputs, gain)
-            positions = self._positions(outputs, generator) if layer.geometry is not None else None
+            positions = draw_positions(layer, outputs.shape, self._max_positions, generator, outputs.device)
             accumulate(sums, layer, after[layer.source], targets, positions)
         sums.sum_over_ranks()
         if not all(bool(torch.isfinite(part).all()) for part in (sums.gram, sums.cross, sums.outer)):
@@ -245,13 +245,6 @@ class _Run:
                 "Check the data's scaling and the networks' weights."
             )
         return sums
-
-    def _positions(self, outputs: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Draw the output positions to use for a batch."""
-        total, limit = outputs.shape[2] * outputs.shape[3], self._max_positions
-        if limit is None or total <= limit:
-            return None
-        return torch.randperm(total, generator=generator)[:limit].to(outputs.device)
 
     def _write(self, pair: LayerPair, gain: Tensor, coef: Tensor, intercept: Tensor) -> None:
         """Write weights and constants where they may change; entries are replaced."""

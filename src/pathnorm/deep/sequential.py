@@ -19,6 +19,7 @@ from pathnorm.deep.groups import Consumer, NeuronGroup, Producer
 from pathnorm.deep.moments import (
     Moments,
     accumulate,
+    draw_positions,
     output_gain,
     own_features,
     reconstruction,
@@ -102,7 +103,7 @@ def collect(
                 layer,
                 inputs,
                 wanted,
-                _positions(outputs, layer.geometry, max_positions, generator),
+                draw_positions(layer, outputs.shape, max_positions, generator, outputs.device),
             )
     for consumer, total in zip(targets, sums, strict=True):
         total.sum_over_ranks()
@@ -218,14 +219,6 @@ def layer_error(replay: Replay, current: State, original: State, group: NeuronGr
         if consumer.has_intercept:
             second -= float(total.square().sum()) / max(count, 1)
     return float(np.sqrt(missed / second)) if second > 0.0 else 0.0
-
-
-def _positions(outputs: Tensor, geometry: object, limit: int | None, generator: torch.Generator) -> Tensor | None:
-    """Draw the output positions to use for a batch."""
-    if geometry is None or limit is None:
-        return None
-    total = outputs[0, 0].numel()
-    return None if total <= limit else torch.randperm(total, generator=generator)[:limit].to(outputs.device)
 
 
 def _require_usable(consumer: Consumer, sums: Moments) -> None:

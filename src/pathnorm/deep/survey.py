@@ -87,13 +87,14 @@ def _usable(model: nn.Module, state: State, found: Neurons, example: Tensor) -> 
     for group in found.groups:
         reason = None if group.width > 1 else "a single neuron cannot be removed"
         if reason is None:
-            small = sliced_state(state, [group], {group.name: torch.arange(group.width - 1)})
+            keep = {group.name: torch.arange(group.width - 1)}
             try:
                 with torch.no_grad():
                     if group.coupled:
                         # Depthwise convolutions state their number of groups, which only a cut corrects.
-                        cut(model, state, [group], {group.name: torch.arange(group.width - 1)})(example)
+                        cut(model, state, [group], keep)(example)
                     else:
+                        small = sliced_state(state, [group], keep)
                         torch.func.functional_call(twin, small, (example,), tie_weights=False)
             except Exception as error:  # noqa: BLE001  (the model's own code may raise anything)
                 reason = f"the model's forward does not run with another width: {str(error).splitlines()[0][:120]}"

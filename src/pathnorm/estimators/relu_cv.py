@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -61,17 +62,18 @@ class _ChoosesLam:
         shares = [float(part.weights.sum() / problem.weights.sum()) for part in parts]
         most = min(_DENSE * min(train.size for train, _ in folds), _MOST)
         settings = self._settings(seed)
-        nets: list[ShallowNet | None] = [None] * len(folds)
+        starts: Sequence[ShallowNet | None] = [None] * len(folds)
         steps: list[Vector] = []
         counts: list[list[int]] = []
         with Parallel(n_jobs=self.n_jobs) as parallel:  # type: ignore[attr-defined]
             for lam in lams:
-                nets = parallel(
-                    delayed(_solved)(part.with_lam(share * float(lam)), net, settings)
-                    for part, share, net in zip(parts, shares, nets, strict=True)
+                nets: list[ShallowNet] = parallel(
+                    delayed(_solved)(part.with_lam(share * float(lam)), begin, settings)
+                    for part, share, begin in zip(parts, shares, starts, strict=True)
                 )
+                starts = nets
                 steps.append(np.array([_held(problem, held, net) for (_, held), net in zip(folds, nets, strict=True)]))
-                counts.append([net.n_neurons for net in nets if net is not None])
+                counts.append([net.n_neurons for net in nets])
                 # One fold may have its best long before the others: the mean decides.
                 means = np.array([step.mean() for step in steps])
                 risen = means.size - 1 - int(means.argmin()) >= _PAST and means[-1] > 1.02 * means.min()
@@ -163,9 +165,8 @@ def _solved(part: RBV2Problem, start: ShallowNet | None, settings: dict[str, Any
     return net
 
 
-def _held(problem: RBV2Problem, rows: NDArray[np.int64], net: ShallowNet | None) -> float:
+def _held(problem: RBV2Problem, rows: NDArray[np.int64], net: ShallowNet) -> float:
     """Mean loss per sample on samples that were held out."""
-    assert net is not None
     weights = problem.weights[rows, None]
     loss = problem.loss.value(problem.Y[rows], net(problem.X[rows]))
     return float((weights * loss).sum() / weights.sum())
