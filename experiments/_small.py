@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks._harness import data_root
 from benchmarks.cifar_resnet import load_cifar10
-from pathnorm.deep.groups import NeuronGroup
+from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.neuron_norms import NeuronNorms, neuron_norms
 from pathnorm.deep.regularize import live_state
 

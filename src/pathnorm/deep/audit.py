@@ -18,7 +18,7 @@ from pathnorm.deep.cost import macs_cost, params_cost
 from pathnorm.deep.data import Batches, all_batches
 from pathnorm.deep.describe import peak_memory_mb
 from pathnorm.deep.graph import ModelGraph, clean_copy, state_of, trace
-from pathnorm.deep.groups import NeuronGroup, Neurons, find_neurons
+from pathnorm.deep.groups import find_neurons
 from pathnorm.deep.layer_facts import (
     WeightFacts,
     measured_duplicates,
@@ -28,6 +28,7 @@ from pathnorm.deep.layer_facts import (
 )
 from pathnorm.deep.layer_grams import InputGram, gram_bytes, input_grams, parts_of
 from pathnorm.deep.lipschitz import LipschitzBound, lipschitz_upper
+from pathnorm.deep.neuron_group import NeuronGroup, Neurons
 from pathnorm.deep.neuron_norms import plain_module
 from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.deep.reduce import Progress

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pathnorm.deep.graph import State, state_of, trace
-from pathnorm.deep.groups import NeuronGroup, find_neurons
+from pathnorm.deep.groups import find_neurons
+from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.neuron_norms import plain_module, two_examples
 from pathnorm.deep.regularize import require_groups
 from pathnorm.errors import UnsupportedModelError

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import ModelGraph, op_name
-from pathnorm.deep.groups import NeuronGroup
 from pathnorm.deep.labels import LabelMap
+from pathnorm.deep.neuron_group import NeuronGroup
 
 __all__ = ["Cost", "macs_cost", "params_cost"]
 

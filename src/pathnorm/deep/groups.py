@@ -13,7 +13,6 @@ from pathnorm.deep.labels import LabelMap, channels_read, propagate
 from pathnorm.deep.layers import Layer
 from pathnorm.deep.neuron_group import (
     IDENTITIES,
-    POSITIVELY_HOMOGENEOUS,
     BatchNorm,
     Consumer,
     NeuronGroup,
@@ -24,17 +23,7 @@ from pathnorm.deep.neuron_group import (
 )
 from pathnorm.report.records import SkippedGroup
 
-__all__ = [
-    "POSITIVELY_HOMOGENEOUS",
-    "BatchNorm",
-    "Consumer",
-    "NeuronGroup",
-    "Neurons",
-    "Producer",
-    "Rows",
-    "Site",
-    "find_neurons",
-]
+__all__ = ["find_neurons"]
 
 
 def find_neurons(

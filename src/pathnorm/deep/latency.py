@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pathnorm.deep.allocate import allocate
 from pathnorm.deep.cost import Cost
 from pathnorm.deep.graph import State, clean_copy
-from pathnorm.deep.groups import NeuronGroup
+from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.reduce import Setup, reduce_network
 from pathnorm.deep.surgery import cut
 from pathnorm.deep.trial import Measure, Met, Trial, named

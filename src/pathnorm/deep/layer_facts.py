@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from pathnorm.deep.graph import State
-from pathnorm.deep.groups import NeuronGroup
 from pathnorm.deep.layer_grams import InputGram, layer_gram
 from pathnorm.deep.layer_optimum import path_norm_range
 from pathnorm.deep.lossless import input_rows, remove_redundant, silent_neurons
+from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.neuron_norms import neuron_norms
 from pathnorm.deep.sequential import written_coef
 from pathnorm.problems.reconstruction import LayerReconstruction

@@ -18,8 +18,8 @@ from scipy.linalg import block_diag
 from torch import Tensor
 
 from pathnorm.deep.graph import ModelGraph, State
-from pathnorm.deep.groups import Consumer, NeuronGroup
 from pathnorm.deep.moments import draw_positions, feature_owners, features_of
+from pathnorm.deep.neuron_group import Consumer, NeuronGroup
 from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.errors import DataError
 

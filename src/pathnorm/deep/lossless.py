@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import State
-from pathnorm.deep.groups import POSITIVELY_HOMOGENEOUS, NeuronGroup
+from pathnorm.deep.neuron_group import POSITIVELY_HOMOGENEOUS, NeuronGroup
 
 __all__ = ["input_rows", "outgoing_weight", "remove_redundant", "silent_neurons"]
 

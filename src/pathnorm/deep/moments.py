@@ -18,8 +18,8 @@ from torch import Tensor
 
 from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import State
-from pathnorm.deep.groups import Consumer, NeuronGroup
 from pathnorm.deep.labels import Layer
+from pathnorm.deep.neuron_group import Consumer, NeuronGroup
 from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.problems.reconstruction import LayerReconstruction
 

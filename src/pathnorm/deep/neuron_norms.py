@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from pathnorm.deep.graph import State, state_of, trace
-from pathnorm.deep.groups import BatchNorm, NeuronGroup, Neurons, find_neurons
+from pathnorm.deep.groups import find_neurons
+from pathnorm.deep.neuron_group import BatchNorm, NeuronGroup, Neurons
 
 __all__ = [
     "Coordinates",

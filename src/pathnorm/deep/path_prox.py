@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pathnorm.deep.groups import NeuronGroup
+from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.neuron_norms import neurons_of, widened
 from pathnorm.deep.prox import prox_norm, prox_product
 from pathnorm.deep.regularize import lams_of, live_state, require_groups

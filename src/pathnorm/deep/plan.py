@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pathnorm.deep.budget import MOMENT_BYTES
 from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.graph import ModelGraph
-from pathnorm.deep.groups import NeuronGroup
+from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.reduce import parts_within
 from pathnorm.deep.survey import Survey, device_of, survey
 from pathnorm.report.plan import PlannedGroup, PlanRecord

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from pathnorm.deep.graph import ModelGraph, State, clean_copy, state_of, trace
-from pathnorm.deep.groups import Consumer, Neurons, find_neurons
+from pathnorm.deep.groups import find_neurons
 from pathnorm.deep.labels import layer_of
+from pathnorm.deep.neuron_group import Consumer, Neurons
 from pathnorm.deep.slices import surviving_rows
 from pathnorm.errors import UnsupportedModelError
 from pathnorm.report.records import SkippedGroup

@@ -13,9 +13,9 @@ from torch import Tensor, fx
 
 from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State
-from pathnorm.deep.groups import Consumer, NeuronGroup, Neurons
 from pathnorm.deep.lossless import outgoing_weight
 from pathnorm.deep.moments import output_gain
+from pathnorm.deep.neuron_group import Consumer, NeuronGroup, Neurons
 from pathnorm.deep.replay import Replay
 from pathnorm.deep.selectors import Scores, rank_neurons
 from pathnorm.deep.sensitivity import Outputs, output_curves

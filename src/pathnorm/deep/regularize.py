@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pathnorm.deep.groups import NeuronGroup
+from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.neuron_norms import Coordinates, neuron_norms, neurons_of, plain_module
 from pathnorm.errors import UnsupportedModelError
 

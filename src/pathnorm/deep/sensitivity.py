@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from pathnorm.deep.graph import ModelGraph, State
-from pathnorm.deep.groups import NeuronGroup
 from pathnorm.deep.moments import rows_of
+from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.deep.sequential import LayerState, write_group
 from pathnorm.solvers.ranking import Ranking

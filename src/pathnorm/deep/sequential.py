@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathnorm.deep.graph import State
-from pathnorm.deep.groups import Consumer, NeuronGroup, Producer
 from pathnorm.deep.moments import (
     Moments,
     accumulate,
@@ -27,6 +26,7 @@ from pathnorm.deep.moments import (
     stack_coef,
     targets_of,
 )
+from pathnorm.deep.neuron_group import Consumer, NeuronGroup, Producer
 from pathnorm.deep.replay import Replay
 from pathnorm.errors import DataError
 from pathnorm.problems.reconstruction import LayerReconstruction

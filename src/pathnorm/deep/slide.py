@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from pathnorm.deep.graph import ModelGraph, State, op_name
-from pathnorm.deep.groups import NeuronGroup
+from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.replay import Replay, Values
 from pathnorm.deep.surgery import sliced_state
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import State, clean_copy
-from pathnorm.deep.groups import NeuronGroup
+from pathnorm.deep.neuron_group import NeuronGroup
 
 __all__ = ["cut", "install", "sliced_state", "width_attributes"]
 

@@ -12,7 +12,8 @@ from pathnorm.deep.cost import Cost, macs_cost, params_cost
 from pathnorm.deep.coupling import Coupling
 from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State, clean_copy, state_of, trace
-from pathnorm.deep.groups import NeuronGroup, Neurons, find_neurons
+from pathnorm.deep.groups import find_neurons
+from pathnorm.deep.neuron_group import NeuronGroup, Neurons
 from pathnorm.deep.surgery import cut, sliced_state
 from pathnorm.errors import DataError, UnsupportedModelError
 from pathnorm.report.records import SkippedGroup
@@ -88,13 +89,13 @@ def _usable(model: nn.Module, state: State, found: Neurons, example: Tensor) -> 
         reason = None if group.width > 1 else "a single neuron cannot be removed"
         if reason is None:
             keep = {group.name: torch.arange(group.width - 1)}
+            small = {} if group.coupled else sliced_state(state, [group], keep)
             try:
                 with torch.no_grad():
                     if group.coupled:
                         # Depthwise convolutions state their number of groups, which only a cut corrects.
                         cut(model, state, [group], keep)(example)
                     else:
-                        small = sliced_state(state, [group], keep)
                         torch.func.functional_call(twin, small, (example,), tie_weights=False)
             except Exception as error:  # noqa: BLE001  (the model's own code may raise anything)
                 reason = f"the model's forward does not run with another width: {str(error).splitlines()[0][:120]}"

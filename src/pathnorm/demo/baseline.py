@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from pathnorm.deep.cost import macs_cost, params_cost
 from pathnorm.deep.graph import State, state_of, trace
-from pathnorm.deep.groups import NeuronGroup, find_neurons
+from pathnorm.deep.groups import find_neurons
+from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.surgery import cut
 from pathnorm.errors import BudgetError
 
