@@ -66,6 +66,7 @@ def add_compress(verbs: Any) -> None:
     parser.add_argument("--round-to", metavar="N", type=count, default=1, help="widths are multiples of N")
     add_reading(parser)
     parser.add_argument("--streams", action="store_true", help="remove channels of residual streams as well")
+    parser.add_argument("--uniform", action="store_true", help="give the same layers of all blocks the same width")
     parser.add_argument("--onnx", action="store_true", help="also write model.onnx")
     parser.add_argument(
         "--edge", action="store_true", help="also write edge/: both networks as ONNX in fp32 and int8, measured"
@@ -106,6 +107,7 @@ def _compress(arguments: argparse.Namespace) -> Outcome:
             selector=arguments.selector,
             skip=tuple(arguments.skip),
             streams=arguments.streams,
+            uniform=arguments.uniform,
             seed=arguments.seed,
             labels=labels,
             round_to=arguments.round_to,

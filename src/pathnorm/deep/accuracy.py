@@ -65,7 +65,7 @@ def meet_accuracy(
     best: Reduction | None = None
     low, high, target = 0.0, math.inf, _FIRST_TARGET
     while len(drops) < _ROUNDS and high > _CLOSE * low:
-        chosen = allocate_error(curves, cost, target**2, round_to=round_to)
+        chosen = allocate_error(curves, cost, target**2, round_to=round_to, ties=setup.ties)
         widths = tuple(chosen.tolist())
         if widths not in drops:
             reduction = reduce_network(setup, named(setup, chosen))

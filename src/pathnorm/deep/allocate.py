@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathnorm.deep.cost import Cost
+from pathnorm.deep.uniform import Ties, pooled, shared_cost, spread
 from pathnorm.errors import BudgetError
 
 __all__ = ["allocate", "allocate_error", "convex_minorant"]
@@ -24,6 +25,7 @@ def allocate(
     round_to: int = 1,
     reference: float | None = None,
     name: str = "cost",
+    ties: Ties | None = None,
 ) -> Widths:
     """Return widths that minimise ``sum_g curve_g[k_g]`` subject to ``cost(k) <= budget``.
 
@@ -39,12 +41,19 @@ def allocate(
         Widths are multiples of it, or the full width.
     reference : float
         Cost of the network, for the message of the error; the cost of the full widths if None.
+    ties : sequence of sequences of int
+        Groups that get one width; every group its own if None.
 
     Raises
     ------
     BudgetError
         If even the smallest widths cost more than ``budget``.
     """
+    if ties is not None:
+        joint = shared_cost(cost, ties)
+        return spread(
+            allocate(pooled(curves, ties), joint, budget, round_to=round_to, reference=reference, name=name), ties
+        )
     full = np.array([curve.size - 1 for curve in curves], dtype=np.intp)
     ladders = [_ladder(int(size), round_to) for size in full]
     smallest = np.array([ladder[0] for ladder in ladders], dtype=np.intp)
@@ -68,11 +77,16 @@ def allocate(
     return widths
 
 
-def allocate_error(curves: Sequence[Array], cost: Cost, error: float, *, round_to: int = 1) -> Widths:
+def allocate_error(
+    curves: Sequence[Array], cost: Cost, error: float, *, round_to: int = 1, ties: Ties | None = None
+) -> Widths:
     """Return widths of small cost whose predicted squared output error ``sum_g curve_g[k_g]`` stays below ``error``.
 
     The same greedy order as :func:`allocate`, stopped by the error instead of the cost.
     """
+    if ties is not None:
+        joint = shared_cost(cost, ties)
+        return spread(allocate_error(pooled(curves, ties), joint, error, round_to=round_to), ties)
     widths = np.array([curve.size - 1 for curve in curves], dtype=np.intp)
     ladders = [_ladder(int(size), round_to) for size in widths]
     hulls = [convex_minorant(curve, ladder) for curve, ladder in zip(curves, ladders, strict=True)]

@@ -63,7 +63,9 @@ def meet_budget(
         return meet_latency(setup, trial, curves, float(share), round_to=round_to)
     cost = costs[0] if name == "params" else costs[1]
     full = np.array([group.width for group in setup.neurons.groups])
-    chosen = allocate(curves, cost, float(share) * cost(full), round_to=round_to, reference=cost(full), name=name)
+    chosen = allocate(
+        curves, cost, float(share) * cost(full), round_to=round_to, reference=cost(full), name=name, ties=setup.ties
+    )
     return Met(reduce_network(setup, named(setup, chosen)))
 
 
@@ -78,7 +80,9 @@ def _meet_error(
     accepted = None
     low, high, target = 0.0, np.inf, error
     for _ in range(_ERROR_ROUNDS):
-        reduction = reduce_network(setup, named(setup, allocate_error(curves, cost, target**2, round_to=round_to)))
+        reduction = reduce_network(
+            setup, named(setup, allocate_error(curves, cost, target**2, round_to=round_to, ties=setup.ties))
+        )
         measured = max(
             _output_error(setup.graph, setup.state, reduction.state, batches)
             for batches in (setup.calibration, setup.heldout)
@@ -123,6 +127,13 @@ def _given_widths(setup: Setup, widths: float | Mapping[str, int], round_to: int
                 f"out of range: {wrong or 'none'}. The groups are: {groups}."
             )
         asked = {**groups, **widths}
+        names = list(groups)
+        for members in setup.ties or ():
+            different = {names[index]: asked[names[index]] for index in members}
+            if len(set(different.values())) > 1:
+                raise ValueError(
+                    f"With uniform=True, widths must be the same in every block. Got {different}. Name all of them."
+                )
     else:
         if not 0.0 < widths <= 1.0:
             raise ValueError(f"widths must be a share in (0, 1] or a mapping. Got {widths!r}.")

@@ -35,6 +35,7 @@ from pathnorm.deep.sensitivity import Outputs, output_metrics
 from pathnorm.deep.surgery import cut
 from pathnorm.deep.survey import device_of, survey
 from pathnorm.deep.trial import Trial, halves
+from pathnorm.deep.uniform import everyone, same_places
 from pathnorm.errors import UnsupportedModelError
 from pathnorm.report.edge import EdgeRecord
 from pathnorm.report.plan import PlanRecord
@@ -122,6 +123,7 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     selector: str | Scores = "backward",
     skip: Sequence[str] = (),
     streams: bool = False,
+    uniform: bool = False,
     seed: int = 0,
     labels: Any = None,
     heldout: float = 0.2,
@@ -166,6 +168,10 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     streams : bool
         Whether the channels of residual streams may be removed as well: all layers that write into a stream lose the
         same ones. Gates, squeeze-excite, depthwise convolutions and concatenations are followed in any case.
+    uniform : bool
+        Whether groups in the same place of every block get the same width, as models that are built from one number
+        for all blocks need it. Configurations in the style of transformers are corrected then, so that
+        ``save_pretrained`` and ``from_pretrained`` work on the result.
     labels : array
         One class per sample of an array ``data``, for the report and for ``accuracy_drop`` only.
     heldout : float
@@ -217,7 +223,7 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     )
     device = device_of(model)
     calibration, held = split_batches(data, labels, heldout=heldout, batch_size=batch_size, seed=seed, device=device)
-    seen = survey(model, calibration, skip=skip, streams=streams)
+    seen = survey(model, calibration, skip=skip, streams=streams, uniform=uniform)
     graph, state, found, example, costs = seen.graph, seen.state, seen.neurons, seen.example, seen.costs
     if outputs == "logits" and graph.output_node.meta["val"].ndim != 2:
         shape = tuple(graph.output_node.meta["val"].shape)
@@ -234,7 +240,7 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         neurons=found,
         state=state,
         start=start,
-        alive=alive,
+        alive=everyone(found.groups) if uniform else alive,
         metrics=output_metrics(
             graph, start, found.groups, calibration.first(METRIC_BATCHES), outputs=outputs, seed=seed
         ),
@@ -250,12 +256,13 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         cache_bytes=CACHE_BYTES,
         seed=seed,
         progress=progress or (lambda stage, done, total: None),
+        ties=same_places(found.groups) if uniform else None,
     )
     batch = _timed_batch(held, None if latency_ms is None else latency_batch)
     trial = Trial(clean_copy(model), search, batch, measure_ms)
     met = meet_budget(setup, budget, trial=trial, costs=costs, widths=widths, round_to=round_to)
     reduction = met.reduction
-    small = cut(model, reduction.state, found.groups, reduction.keep)
+    small = cut(model, reduction.state, found.groups, reduction.keep, turned=graph.turned)
     _check_surgery(graph, reduction, small, example)
     record = describe(setup, met, (model, small), trial=trial, costs=costs, budget=budget, started=started)
     return Compression(small, record, make_recipe(model, small), example, model)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import ModelGraph, op_name
 from pathnorm.deep.labels import LabelMap
+from pathnorm.deep.layers import CONVOLUTIONS, TRANSPOSED, weight_of
 from pathnorm.deep.neuron_group import NeuronGroup
 
 __all__ = ["Cost", "macs_cost", "params_cost"]
@@ -60,11 +61,13 @@ def macs_cost(graph: ModelGraph, found: LabelMap, groups: Sequence[NeuronGroup])
         shape = found.shapes.get(node)
         if node.op != "call_function" or shape is None:
             continue
-        if name in {"conv1d", "conv2d", "conv3d", "convolution", "linear"}:
-            weight = node.args[1]
-            fan = math.prod(found.shapes[weight][1:])  # type: ignore[index, arg-type]
+        if name in CONVOLUTIONS | TRANSPOSED | {"linear"}:
+            weight = weight_of(node)
+            # Every weight is used once at each place: of the output, or of the input of a transposed convolution.
+            moved = found.shapes[node.all_input_nodes[0]] if name in TRANSPOSED else shape
+            places = math.prod(moved[1:]) // moved[-1 if name == "linear" else 1]
             key = graph.state_key(weight) or ""
-            terms.append((math.prod(shape[1:]) * fan, key, key))
+            terms.append((places * math.prod(found.shapes[weight]), key, key))
         elif name in {"matmul", "mm", "bmm", "addmm"}:
             inner = found.shapes[node.all_input_nodes[-2]][-1]
             terms.append((math.prod(shape) * inner // max(shape[0], 1), "", ""))

@@ -22,6 +22,7 @@ from pathnorm.deep.reduce import Progress, Setup, predicted_curves
 from pathnorm.deep.selectors import Scores
 from pathnorm.deep.sensitivity import Outputs, output_metrics
 from pathnorm.deep.survey import device_of, survey
+from pathnorm.deep.uniform import Ties, everyone, same_places
 from pathnorm.report.frontier import FrontierPoint, FrontierRecord
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Frontier:
     _costs: tuple[Cost, Cost] = field(repr=False)
     _round_to: int = field(repr=False)
     _again: Callable[..., Compression] = field(repr=False)
+    _ties: Ties | None = field(default=None, repr=False)
 
     @property
     def points(self) -> tuple[FrontierPoint, ...]:
@@ -89,11 +91,13 @@ class Frontier:
             )
         (name, value), *_ = given.items()
         if name == "error":
-            widths = allocate_error(self.curves, self._costs[1], value**2, round_to=self._round_to)
+            widths = allocate_error(self.curves, self._costs[1], value**2, round_to=self._round_to, ties=self._ties)
             return self._point(name, widths)
         cost = self._costs[0] if name == "params" else self._costs[1]
         full = self._whole(cost)
-        widths = allocate(self.curves, cost, value * full, round_to=self._round_to, reference=full, name=name)
+        widths = allocate(
+            self.curves, cost, value * full, round_to=self._round_to, reference=full, name=name, ties=self._ties
+        )
         return self._point(name, widths)
 
     def compress(
@@ -155,6 +159,7 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
     points: int = 24,
     skip: Sequence[str] = (),
     streams: bool = False,
+    uniform: bool = False,
     seed: int = 0,
     heldout: float = 0.2,
     round_to: int = 1,
@@ -179,7 +184,7 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
         Unlabelled calibration data, scaled as in training.
     points : int
         Budgets of parameters, and of multiply-accumulates, evenly spaced; points that another one beats are left out.
-    skip, streams, seed, heldout, round_to, outputs, max_positions, batch_size, progress
+    skip, streams, uniform, seed, heldout, round_to, outputs, max_positions, batch_size, progress
         As in :func:`pathnorm.deep.compress`; the held-out part of the data is not used here.
 
     Raises
@@ -203,7 +208,7 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
     calibration, held = split_batches(
         data, None, heldout=heldout, batch_size=batch_size, seed=seed, device=device_of(model)
     )
-    seen = survey(model, calibration, skip=skip, streams=streams)
+    seen = survey(model, calibration, skip=skip, streams=streams, uniform=uniform)
     groups, result = seen.neurons.groups, seen.graph.output_node.meta["val"]
     if outputs == "logits" and result.ndim != 2:
         raise ValueError(
@@ -215,7 +220,7 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
         neurons=seen.neurons,
         state=seen.state,
         start=start,
-        alive=alive,
+        alive=everyone(groups) if uniform else alive,
         metrics=output_metrics(
             seen.graph, start, groups, calibration.first(METRIC_BATCHES), outputs=outputs, seed=seed
         ),
@@ -231,11 +236,12 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
         cache_bytes=0,
         seed=seed,
         progress=progress or (lambda stage, done, total: None),
+        ties=same_places(groups) if uniform else None,
     )
     curves = tuple(predicted_curves(setup, limit_bytes=MOMENT_BYTES, probe_batches=PROBE_BATCHES))
     full = {group.name: group.width for group in groups}
     record = FrontierRecord(
-        points=_points(curves, seen.costs, full, count=points, round_to=round_to),
+        points=_points(curves, seen.costs, full, count=points, round_to=round_to, ties=setup.ties),
         skipped=seen.neurons.skipped,
         widths_full=full,
         params_full=seen.costs[0](list(full.values())),
@@ -252,17 +258,24 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
         data,
         skip=skip,
         streams=streams,
+        uniform=uniform,
         seed=seed,
         heldout=heldout,
         outputs=outputs,
         max_positions=max_positions,
         batch_size=batch_size,
     )
-    return Frontier(record, curves, seen.costs, round_to, again)
+    return Frontier(record, curves, seen.costs, round_to, again, setup.ties)
 
 
 def _points(
-    curves: Sequence[Array], costs: tuple[Cost, Cost], full: dict[str, int], *, count: int, round_to: int
+    curves: Sequence[Array],
+    costs: tuple[Cost, Cost],
+    full: dict[str, int],
+    *,
+    count: int,
+    round_to: int,
+    ties: Ties | None,
 ) -> tuple[FrontierPoint, ...]:
     """Return the points of both kinds of budget that no other of its kind beats."""
     most = np.array([curve.size - 1 for curve in curves], dtype=np.intp)
@@ -273,7 +286,9 @@ def _points(
         best = np.inf
         kept: list[FrontierPoint] = []
         for budget in np.linspace(cost(least), cost(most), count):
-            point = _point(name, allocate(curves, cost, float(budget), round_to=round_to), curves, costs, full)
+            point = _point(
+                name, allocate(curves, cost, float(budget), round_to=round_to, ties=ties), curves, costs, full
+            )
             if point.error < best:
                 kept.append(point)
                 best = point.error

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
+from pathnorm.deep.outputs_first import put_outputs_first, turned_state
 from pathnorm.errors import TraceError
 
 __all__ = ["ModelGraph", "State", "clean_copy", "op_name", "state_of", "trace"]
@@ -54,6 +55,8 @@ class ModelGraph:
         The only batch size the graph accepts, or None for any.
     last_use : tuple of int
         For every node, the index of the last node that reads it.
+    turned : frozenset of str
+        State keys whose first two dimensions the graph expects swapped, see :mod:`pathnorm.deep.outputs_first`.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -62,6 +65,7 @@ class ModelGraph:
     input_name: str
     batch_size: int | None
     last_use: tuple[int, ...]
+    turned: frozenset[str] = frozenset()
 
     def index(self, node: fx.Node) -> int:
         """Return the position of ``node`` in forward order."""
@@ -70,6 +74,10 @@ class ModelGraph:
     def state_key(self, node: Any) -> str | None:
         """Return the ``state_dict`` key that ``node`` holds, or None."""
         return self.state_keys.get(node.name) if isinstance(node, fx.Node) else None
+
+    def state_of(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the state of ``model`` as the graph reads it."""
+        return turned_state(state_of(model), self.turned)
 
     def start(self, batch: Tensor) -> dict[fx.Node, Any]:
         """Return the values known before the first operation."""
@@ -157,7 +165,7 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def trace(model: nn.Module, example: Tensor) -> ModelGraph:
+def trace(model: nn.Module, example: Tensor, *, outputs_first: bool = False) -> ModelGraph:
     """Return the graph of ``model`` in evaluation mode; the model itself is not touched.
 
     Parameters
@@ -166,6 +174,9 @@ def trace(model: nn.Module, example: Tensor) -> ModelGraph:
         Takes one tensor whose first dimension is the batch and returns one tensor.
     example : torch.Tensor, shape (n, ...)
         With n >= 2, so that the batch size can stay free.
+    outputs_first : bool
+        Whether to bring weights that are kept the other way round into one form; ``graph.state_of`` then gives
+        the state that the graph expects.
 
     Raises
     ------
@@ -199,9 +210,9 @@ def trace(model: nn.Module, example: Tensor) -> ModelGraph:
                 f"{_first_lines(error)}. Remove data-dependent control flow there, or compress the "
                 "traceable submodule on its own."
             ) from error
-    graph = _model_graph(program)
+    graph = _model_graph(program, outputs_first=outputs_first)
     with torch.no_grad():
-        got = graph.outputs(state_of(twin), example)
+        got = graph.outputs(graph.state_of(twin), example)
     scale = float(expected.abs().max()) or 1.0
     if got.shape != expected.shape or float((got - expected).abs().max()) > 1e-4 * scale:
         raise TraceError(
@@ -211,7 +222,7 @@ def trace(model: nn.Module, example: Tensor) -> ModelGraph:
     return graph
 
 
-def _model_graph(program: torch.export.ExportedProgram) -> ModelGraph:
+def _model_graph(program: torch.export.ExportedProgram, *, outputs_first: bool) -> ModelGraph:
     signature = program.graph_signature
     state_keys = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = {
@@ -224,6 +235,7 @@ def _model_graph(program: torch.export.ExportedProgram) -> ModelGraph:
             f"{len(inputs)} inputs, {len(signature.user_outputs)} outputs and writes to "
             f"{sorted(signature.buffers_to_mutate.values()) or 'no buffer'}. Wrap it accordingly."
         )
+    turned = put_outputs_first(program.graph, state_keys) if outputs_first else frozenset()
     nodes = tuple(program.graph.nodes)
     for position, node in enumerate(nodes):
         node.meta["pathnorm_index"] = position
@@ -240,6 +252,7 @@ def _model_graph(program: torch.export.ExportedProgram) -> ModelGraph:
         input_name=str(inputs[0]),
         batch_size=size if isinstance(size, int) else None,
         last_use=last_use,
+        turned=turned,
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 from pathnorm.deep.coupling import NO_NEURON, Coupling, Tied, Unions
 from pathnorm.deep.graph import ModelGraph, State, op_name
-from pathnorm.deep.layers import Layer, arguments_of, as_tuple, layer_of
+from pathnorm.deep.layers import CONVOLUTIONS, Layer, arguments_of, as_tuple, layer_of
 
 __all__ = ["NO_NEURON", "LabelMap", "Layer", "channels_read", "layer_of", "propagate"]
 
@@ -34,6 +34,7 @@ _ENTRYWISE = frozenset(
 )
 _BINARY = frozenset("add sub mul div minimum maximum where".split())
 _SPLITS = frozenset("split split_with_sizes chunk unbind".split())
+_GROUP_NORM = frozenset({"group_norm", "instance_norm"})
 _BATCH_NORM = frozenset({"batch_norm", "_native_batch_norm_legit_no_training"})
 _POOLING = frozenset(
     "max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d "
@@ -131,7 +132,7 @@ def propagate(graph: ModelGraph, state: State, example: Tensor, *, coupling: Cou
 
 def _visit(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> None:
     sources = [source for source in node.all_input_nodes if source in found.labels or source in found.parts]
-    if found.coupling != "none" and (behind := _depthwise(graph, node, state, found)) is not None:
+    if found.coupling != "none" and (behind := _grouped(graph, node, state, found)) is not None:
         found.labels[node] = behind
         return
     layer = layer_of(graph, node, state, found.coupling)
@@ -159,23 +160,26 @@ def _visit(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> N
         found.labels[node] = labels
 
 
-def _depthwise(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> Tensor | None:
-    """Return the labels behind a convolution of every channel by itself, whose kernels are tied to the channels."""
-    if op_name(node) not in {"conv1d", "conv2d", "convolution"}:
+def _grouped(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> Tensor | None:
+    """Return the labels behind a convolution in groups, whose kernels are tied to the channels that they read.
+
+    The channels of a group stay or go together; a depthwise convolution has one in each.
+    """
+    if op_name(node) not in CONVOLUTIONS:
         return None
     arguments = arguments_of(node)
     given = [graph.state_key(arguments[name]) for name in ("weight", "bias") if arguments.get(name) is not None]
     keys = [key for key in given if key is not None]
-    labels = found.labels.get(arguments["input"])
-    if labels is None or arguments.get("transposed", False) or len(keys) < len(given):
+    labels, groups = found.labels.get(arguments["input"]), arguments.get("groups", 1)
+    if labels is None or groups == 1 or arguments.get("transposed", False) or len(keys) < len(given):
         return None
-    channels = labels.shape[1]
-    if channels == 1 or not (arguments.get("groups", 1) == state[keys[0]].shape[0] == channels):
+    constant = constant_over(labels, [0, *range(2, labels.ndim)])
+    if constant is None or not found.unions.join_along(constant.reshape(groups, -1), 1):
         return None
-    constant = constant_over(labels, range(2, labels.ndim))
-    if constant is None or not _tie(found, [(key, 0) for key in keys], constant, 1):
-        return None
-    return constant.expand(found.shapes[node])
+    rows = state[keys[0]].shape[0] // groups
+    behind = constant.reshape(groups, -1)[:, 0].repeat_interleave(rows)
+    behind = behind.reshape(1, -1, *[1] * (labels.ndim - 2)).expand(found.shapes[node])
+    return behind if _tie(found, [(key, 0) for key in keys], behind, 1) else None
 
 
 def _tie(found: LabelMap, keys: Sequence[tuple[str, int]], labels: Tensor, dim: int) -> bool:
@@ -209,6 +213,8 @@ def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | st
         return _attended(node, found, shape)
     if name in _BATCH_NORM and labels is not None:
         return _normalised(graph, node, found, labels)
+    if name in _GROUP_NORM and labels is not None and found.coupling != "none":
+        return _normalised_in_groups(graph, node, found, labels)
     if name in _POOLING and labels is not None:
         constant = constant_over(labels, range(2, labels.ndim)) if len(shape) == labels.ndim else None
         return f"{name} over mixed channels" if constant is None else constant.expand(shape)
@@ -245,6 +251,20 @@ def _normalised(graph: ModelGraph, node: fx.Node, found: LabelMap, labels: Tenso
         keys = [key for key in map(graph.state_key, node.args[1:5]) if key is not None]
         if not _tie(found, [(key, 0) for key in keys], labels, 1):
             return "BatchNorm over mixed channels"
+    return labels
+
+
+def _normalised_in_groups(graph: ModelGraph, node: fx.Node, found: LabelMap, labels: Tensor) -> Tensor | str:
+    """Labels behind a GroupNorm: its groups do not see each other, so the channels of one stay or go together."""
+    arguments = arguments_of(node)
+    groups = arguments.get("num_groups", labels.shape[1])
+    constant = constant_over(labels, [0, *range(2, labels.ndim)])
+    named = [arguments.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
+    keys = [graph.state_key(part) for part in named if part is not None]
+    if constant is None or None in keys or not found.unions.join_along(constant.reshape(groups, -1), 1):
+        return f"{op_name(node)} over mixed channels"
+    if not _tie(found, [(str(key), 0) for key in keys], labels, 1):
+        return f"{op_name(node)} over mixed channels"
     return labels
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,6 +25,7 @@ from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.reduce import Setup, reduce_network
 from pathnorm.deep.surgery import cut
 from pathnorm.deep.trial import Measure, Met, Trial, named
+from pathnorm.deep.uniform import Ties
 from pathnorm.errors import BudgetError
 from pathnorm.report.records import BudgetCheck
 
@@ -107,6 +108,7 @@ def latency_table(
     batch: Tensor,
     *,
     smallest: Sequence[int],
+    turned: Collection[str] = (),
     measure: Measure = measure_ms,
 ) -> LatencyTable:
     """Measure the whole network with one group narrowed at a time, on a coarse grid of widths.
@@ -119,6 +121,8 @@ def latency_table(
     ----------
     smallest : sequence of int
         The least width of every group.
+    turned : collection of str
+        State keys that the module keeps with the first two dimensions swapped.
     measure : callable
         Maps networks and a batch to their times in ms.
     """
@@ -130,7 +134,10 @@ def latency_table(
     narrow.append((list(groups), [list(widths) for widths in zip(*grid, strict=True)]))
     twin = clean_copy(model)
     times = np.array(
-        [measure([twin, *(narrowed(model, state, part, widths) for widths in each)], batch) for part, each in narrow]
+        [
+            measure([twin, *(narrowed(model, state, part, widths, turned=turned) for widths in each)], batch)
+            for part, each in narrow
+        ]
     )
     saved = np.maximum(1.0 - times[:, 1:] / times[:, :1], 0.0)
     apart, joint = saved[:-1].sum(0), saved[-1]
@@ -155,6 +162,7 @@ def meet_latency(setup: Setup, trial: Trial, curves: Sequence[Array], limit_ms: 
         setup.neurons.groups,
         trial.batch,
         smallest=smallest.tolist(),
+        turned=setup.graph.turned,
         measure=lambda models, _: trial.times(*models),
     )
     least = _tried(setup, trial, smallest)
@@ -175,7 +183,7 @@ def meet_latency(setup: Setup, trial: Trial, curves: Sequence[Array], limit_ms: 
             )
             return Met(reduction, check)
         target = max(table(widths) * _CLOSE * limit_ms / after, table(smallest))
-        wider, widths = widths, _allocate(curves, table, target, round_to)
+        wider, widths = widths, _allocate(curves, table, target, round_to=round_to, ties=setup.ties)
         if np.array_equal(wider, widths):
             break
     raise _unreachable(trial, limit_ms, f"after {done} reductions they take {after:.3g} ms", table.full_ms)
@@ -200,7 +208,7 @@ def _search(
     while rounds < _ROUNDS:
         rounds += 1
         target = min(max(target, low), high)
-        widths = _allocate(curves, table, target, round_to)
+        widths = _allocate(curves, table, target, round_to=round_to, ties=setup.ties)
         taken = _tried(setup, trial, widths)
         if taken <= limit_ms:
             best, low = widths, target
@@ -213,14 +221,18 @@ def _search(
     return best, rounds
 
 
-def _allocate(curves: Sequence[Array], table: LatencyTable, target: float, round_to: int) -> Widths:
+def _allocate(
+    curves: Sequence[Array], table: LatencyTable, target: float, *, round_to: int, ties: Ties | None
+) -> Widths:
     # All that is asked of a cost is its value and its marginal.
-    return allocate(curves, cast(Cost, table), target, round_to=round_to, name="latency_ms")
+    return allocate(curves, cast(Cost, table), target, round_to=round_to, name="latency_ms", ties=ties)
 
 
 def _tried(setup: Setup, trial: Trial, widths: Widths) -> float:
     """Return the time of a network of the given widths."""
-    return trial.times(narrowed(trial.model, setup.start, setup.neurons.groups, widths.tolist()))[0]
+    return trial.times(
+        narrowed(trial.model, setup.start, setup.neurons.groups, widths.tolist(), turned=setup.graph.turned)
+    )[0]
 
 
 def _unreachable(trial: Trial, limit_ms: float, found: str, full_ms: float) -> BudgetError:
@@ -231,10 +243,17 @@ def _unreachable(trial: Trial, limit_ms: float, found: str, full_ms: float) -> B
     )
 
 
-def narrowed(model: nn.Module, state: State, groups: Sequence[NeuronGroup], widths: Sequence[int]) -> nn.Module:
+def narrowed(
+    model: nn.Module,
+    state: State,
+    groups: Sequence[NeuronGroup],
+    widths: Sequence[int],
+    *,
+    turned: Collection[str] = (),
+) -> nn.Module:
     """Return a copy of the network in which groups hold their first neurons only: right in time, not in value."""
     keep = {group.name: torch.arange(width) for group, width in zip(groups, widths, strict=True)}
-    return cut(model, state, groups, keep)
+    return cut(model, state, groups, keep, turned=turned)
 
 
 def _curve(widths: list[int], saved: Array, full: int) -> tuple[Array, Array]:

@@ -9,16 +9,21 @@ from torch import Tensor, fx
 
 from pathnorm.deep.coupling import Coupling
 from pathnorm.deep.graph import ModelGraph, State, op_name
+from pathnorm.deep.patches import Geometry
 
-__all__ = ["Layer", "arguments_of", "as_tuple", "layer_of"]
+__all__ = ["CONVOLUTIONS", "TRANSPOSED", "Layer", "arguments_of", "as_tuple", "layer_of", "weight_of"]
+
+CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution"})
+TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+
+_RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+_LAYERS = CONVOLUTIONS | TRANSPOSED | {"linear"}
+_COUPLED_ONLY = frozenset({"conv1d", "conv3d"}) | TRANSPOSED  # known to compression, not to the norms of an audit
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A linear or ungrouped convolution layer whose weights are its own.
-
-    ``geometry`` is ``(kernel, stride, padding, dilation)`` of a convolution, None for linear.
-    """
+    """A linear or ungrouped convolution layer whose weights are its own; ``geometry`` is None for a linear one."""
 
     node: fx.Node
     source: fx.Node
@@ -26,7 +31,7 @@ class Layer:
     bias: str | None
     width: int
     fan_in: int
-    geometry: tuple[tuple[int, int], ...] | None
+    geometry: Geometry | None
 
     @property
     def name(self) -> str:
@@ -42,27 +47,31 @@ class Layer:
 def layer_of(graph: ModelGraph, node: fx.Node, state: State, coupling: Coupling = "none") -> Layer | str | None:
     """Return the layer computed by ``node``, a reason why it cannot be treated, or None if it is none."""
     name = op_name(node)
-    if name not in {"conv1d", "conv2d", "convolution", "linear"} or (name == "conv1d" and coupling == "none"):
+    if name in _RECURRENT:
+        return f"{name}: the state of a recurrent layer is read again at every step"
+    if name not in _LAYERS or (coupling == "none" and name in _COUPLED_ONLY):
         return None
     arguments = arguments_of(node)
-    weight_key = graph.state_key(arguments["weight"])
+    held = weight_of(node)
+    weight_key = graph.state_key(held)
     bias = arguments.get("bias")
     bias_key = graph.state_key(bias)
     if weight_key is None or (bias is not None and bias_key is None):
         return "its weight is computed from other tensors (parametrisation)"
-    if len(arguments["weight"].users) > 1:
+    if len(held.users) > 1:
         return f"its weight {weight_key} is used more than once"
     weight = state[weight_key]
     geometry = None
     if name != "linear":
         if arguments.get("groups", 1) != 1:
             return "grouped convolution"
-        if weight.ndim not in ((4,) if coupling == "none" else (3, 4)) or arguments.get("transposed", False):
-            return "only one- and two-dimensional convolutions are treated"
-        padding = arguments.get("padding", (0, 0))
-        if isinstance(padding, str):
-            return "convolution with padding given as text"
-        geometry = _geometry(weight, arguments)
+        if arguments.get("transposed", False):
+            return "transposed convolution"
+        if coupling == "none" and weight.ndim != 4:
+            return "only two-dimensional convolutions are treated"
+        geometry = _geometry(weight, arguments, transposed=name in TRANSPOSED)
+        if geometry is None:
+            return "transposed convolution whose padding exceeds the reach of its kernel"
     return Layer(
         node=node,
         source=arguments["input"],
@@ -74,13 +83,26 @@ def layer_of(graph: ModelGraph, node: fx.Node, state: State, coupling: Coupling 
     )
 
 
-def _geometry(weight: Tensor, arguments: dict[str, Any]) -> tuple[tuple[int, int], ...]:
-    """Kernel, stride, padding and dilation; a one-dimensional convolution is one over an image of height one."""
-    steps = [_pair(arguments.get(key, default)) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))]
-    if weight.ndim == 4:
-        return ((int(weight.shape[2]), int(weight.shape[3])), *steps)
-    (stride, _), (padding, _), (dilation, _) = steps
-    return ((1, int(weight.shape[2])), (1, stride), (0, padding), (1, dilation))
+def weight_of(node: fx.Node) -> fx.Node:
+    """Return what holds the weight of a layer; transposed convolutions read it turned."""
+    weight: fx.Node = arguments_of(node)["weight"]
+    turned = isinstance(weight, fx.Node) and op_name(weight) == "transpose" and weight.args[1:] == (0, 1)
+    return weight.all_input_nodes[0] if turned else weight
+
+
+def _geometry(weight: Tensor, arguments: dict[str, Any], *, transposed: bool) -> Geometry | None:
+    axes = weight.ndim - 2
+    kernel = tuple(int(size) for size in weight.shape[2:])
+
+    def per_axis(key: str, default: int) -> tuple[int, ...]:
+        values = as_tuple(arguments.get(key, default))
+        return tuple(int(values[at if len(values) > 1 else 0]) for at in range(axes))
+
+    stride, dilation = per_axis("stride", 1), per_axis("dilation", 1)
+    if transposed:
+        return Geometry.of_transposed(kernel, stride, per_axis("padding", 0), dilation, per_axis("output_padding", 0))
+    text = arguments.get("padding", 0)
+    return Geometry.of_convolution(kernel, stride, text if isinstance(text, str) else per_axis("padding", 0), dilation)
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:
@@ -88,11 +110,6 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
     schema = node.target._schema.arguments  # type: ignore[union-attr]
     named = {argument.name: value for argument, value in zip(schema, node.args, strict=False)}
     return {**named, **node.kwargs}
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    values = as_tuple(value)
-    return (int(values[0]), int(values[-1]))
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

@@ -109,25 +109,11 @@ class Moments:
 def features_of(layer: Layer, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
     """Return the rows that a layer multiplies: (n * positions, P), P = channels * kernel.
 
-    Only the output ``positions`` (flattened rows and columns) of a convolution, if given.
+    Only the output ``positions`` of a convolution, if given.
     """
     if layer.geometry is None:
         return inputs.reshape(-1, inputs.shape[-1])
-    kernel, stride, padding, dilation = layer.geometry
-    inputs = inputs.unsqueeze(2) if inputs.ndim == 3 else inputs
-    if positions is None:
-        patches = torch.nn.functional.unfold(inputs, kernel, dilation=dilation, padding=padding, stride=stride)
-        return patches.transpose(1, 2).reshape(-1, patches.shape[1])
-    padded = torch.nn.functional.pad(inputs, (padding[1], padding[1], padding[0], padding[0]))
-    per_row = (padded.shape[3] - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
-    device = inputs.device
-    rows = (positions // per_row * stride[0])[:, None, None] + dilation[0] * torch.arange(kernel[0], device=device)[
-        :, None
-    ]
-    cols = (positions % per_row * stride[1])[:, None, None] + dilation[1] * torch.arange(kernel[1], device=device)
-    taps = (rows * padded.shape[3] + cols).flatten()
-    picked = padded.flatten(2)[:, :, taps].view(*padded.shape[:2], positions.numel(), -1)
-    return picked.permute(0, 2, 1, 3).reshape(-1, padded.shape[1] * kernel[0] * kernel[1])
+    return layer.geometry.patches(inputs, positions)
 
 
 def draw_positions(
@@ -240,4 +226,4 @@ def own_features(consumer: Consumer) -> Tensor:
 
 def _per_channel(consumer: Consumer) -> int:
     geometry = consumer.layer.geometry
-    return 1 if geometry is None else geometry[0][0] * geometry[0][1]
+    return 1 if geometry is None else geometry.taps

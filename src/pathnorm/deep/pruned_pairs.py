@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from pathnorm.deep.graph import ModelGraph, State, clean_copy, state_of, trace
+from pathnorm.deep.graph import ModelGraph, State, clean_copy, trace
 from pathnorm.deep.groups import find_neurons
 from pathnorm.deep.labels import layer_of
 from pathnorm.deep.neuron_group import Consumer, Neurons
@@ -34,8 +34,9 @@ class Network:
     @classmethod
     def of(cls, model: nn.Module, example: Tensor) -> Network:
         """Trace ``model``."""
-        graph, state = trace(model, example), state_of(model)
-        found = find_neurons(graph, state, example)
+        graph = trace(model, example, outputs_first=True)
+        state = graph.state_of(model)
+        found = find_neurons(graph, state, example, coupling="interior")
         ordered = sorted(_consumers(found), key=lambda consumer: graph.index(consumer.layer.node))
         return cls(graph, state, {consumer.layer.name: consumer for consumer in ordered})
 

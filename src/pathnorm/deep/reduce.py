@@ -29,6 +29,7 @@ from pathnorm.deep.sequential import (
     written_coef,
 )
 from pathnorm.deep.slide import slide, start_of
+from pathnorm.deep.uniform import Ties
 from pathnorm.problems.reconstruction import LayerReconstruction, Refit
 from pathnorm.solvers.elimination import backward_elimination
 from pathnorm.solvers.ranking import Ranking, error_curve
@@ -57,6 +58,8 @@ class Setup:
         Output positions of a convolution used per batch, drawn anew for each batch.
     path_norm_cap : float
         Largest path norm of a refitted layer, relative to the layer's own.
+    ties : sequence of sequences of int or None
+        Groups that get one width.
     """
 
     graph: ModelGraph
@@ -77,6 +80,7 @@ class Setup:
     cache_bytes: int
     seed: int
     progress: Progress
+    ties: Ties | None = None
 
     def metric(self, group: NeuronGroup, current: State) -> Array:
         """Return the root of the output metric over all consumers of a group, stacked.

@@ -18,6 +18,7 @@ from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.masked_rows import energy, fitted_intercept, missed, refit_rows
 from pathnorm.deep.moments import Moments, accumulate, draw_positions, output_gain, targets_of
 from pathnorm.deep.neuron_norms import two_examples
+from pathnorm.deep.outputs_first import turned_state
 from pathnorm.deep.pruned_pairs import LayerPair, Network, bare_copy, masked_again, pair_layers, unpaired
 from pathnorm.deep.reduce import Progress
 from pathnorm.deep.replay import Replay
@@ -122,7 +123,7 @@ def refit(  # noqa: PLR0913  (the public front door; everything behind it takes 
     example = two_examples(next(iter(calibration)))
     old, new = Network.of(before, example), Network.of(twin, example)
     _require_same_outputs(old, new, example)
-    pairs = pair_layers(old, new, masks, kept or {})
+    pairs = pair_layers(old, new, turned_state(masks, new.graph.turned), kept or {})
     run = _Run(old, new, dict(new.state), calibration, held, max_positions, seed)
     report = progress or (lambda stage, done, total: None)
     layers = []
@@ -131,7 +132,7 @@ def refit(  # noqa: PLR0913  (the public front door; everything behind it takes 
         layers.append(run.refit_layer(pair))
     report("refitting", len(pairs), len(pairs))
     result = bare_copy(twin)[0]
-    install(result, run.current)
+    install(result, turned_state(run.current, new.graph.turned))
     first, last = (compare_outputs(before, network, held, seed=seed) for network in (twin, result))
     record = RefitRecord(
         layers=tuple(layers),

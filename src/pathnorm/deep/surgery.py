@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from pathnorm.deep.configs import correct_configs
 from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import State, clean_copy
 from pathnorm.deep.neuron_group import NeuronGroup
+from pathnorm.deep.outputs_first import turned_state
 
 __all__ = ["cut", "install", "sliced_state", "width_attributes"]
 
 _M = TypeVar("_M", bound=nn.Module)
 
 _HEADS = ("num_heads", "num_attention_heads", "num_key_value_heads", "num_kv_heads", "n_heads", "n_kv_heads", "n_head")
-_ALL_HEADS = ("all_head_size", "inner_dim", "attn_dim")
+_ALL_HEADS = ("all_head_size", "inner_dim", "attn_dim", "split_size")
+_FUSED = 3  # query, key and value made by one layer
 # What a module calls the size of dimension 0 and 1 of its weight.
 _WIDTHS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
     (nn.Linear, ("out_features", "in_features")),
     (nn.modules.conv._ConvNd, ("out_channels", "in_channels")),
-    (nn.modules.batchnorm._BatchNorm, ("num_features",)),
+    (nn.modules.batchnorm._NormBase, ("num_features",)),
 )
 
 
@@ -46,7 +49,14 @@ def sliced_state(state: State, groups: Sequence[NeuronGroup], keep: Mapping[str,
     return small
 
 
-def cut(model: _M, state: State, groups: Sequence[NeuronGroup], keep: Mapping[str, Tensor]) -> _M:
+def cut(
+    model: _M,
+    state: State,
+    groups: Sequence[NeuronGroup],
+    keep: Mapping[str, Tensor],
+    *,
+    turned: Collection[str] = (),
+) -> _M:
     """Return a smaller copy of ``model`` with the values of ``state``; ``model`` is not touched.
 
     Parameters
@@ -56,9 +66,11 @@ def cut(model: _M, state: State, groups: Sequence[NeuronGroup], keep: Mapping[st
         Tensors of the original shapes, e.g. with refitted consumers.
     keep : mapping
         Group name -> sorted indices of the neurons to keep.
+    turned : collection of str
+        State keys that the module keeps with the first two dimensions swapped.
     """
     twin = clean_copy(model)
-    install(twin, sliced_state(state, groups, keep))
+    install(twin, turned_state(sliced_state(state, groups, keep), turned))
     return twin
 
 
@@ -67,6 +79,7 @@ def install(model: nn.Module, state: State) -> None:
 
     Tensors keep their class, ``requires_grad`` and dtype.
     """
+    before = _outputs(model)
     heads = {module: _rows_of_children(module) for module in model.modules() if _head_attributes(module)}
     made: dict[int, tuple[Tensor, Tensor]] = {}
     for key, value in state.items():
@@ -86,19 +99,28 @@ def install(model: nn.Module, state: State) -> None:
             setattr(module, attribute, size)
     for module, rows in heads.items():
         _correct_heads(module, rows)
+    correct_configs(model, before, _outputs(model))
 
 
 def width_attributes(module: nn.Module) -> dict[str, int]:
     """Return the attributes that state the widths of ``module`` with the values its tensors imply."""
+    tensor = getattr(module, "weight", None)
+    if tensor is None:
+        tensor = getattr(module, "running_mean", None)
+    if not isinstance(tensor, Tensor):
+        return {}
+    if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and not module.transposed:
+        groups = tensor.shape[0] * module.groups // module.out_channels  # those that are left, of the same size
+        return {"out_channels": tensor.shape[0], "in_channels": tensor.shape[1] * groups, "groups": groups}
+    if isinstance(module, nn.GroupNorm):
+        groups = tensor.shape[0] * module.num_groups // module.num_channels
+        return {"num_channels": tensor.shape[0], "num_groups": groups}
+    if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # of transformers, a linear layer
+        return {name: tensor.shape[dim] for dim, name in enumerate(("nx", "nf")) if hasattr(module, name)}
+    inputs_first = isinstance(module, nn.modules.conv._ConvNd) and module.transposed
     for kind, names in _WIDTHS:
-        tensor = getattr(module, "weight", None)
-        if tensor is None:
-            tensor = getattr(module, "running_mean", None)
-        if isinstance(module, kind) and isinstance(tensor, Tensor) and not getattr(module, "transposed", False):
-            if getattr(module, "groups", 1) > 1 and module.groups == module.in_channels == module.out_channels:
-                return dict.fromkeys(("out_channels", "in_channels", "groups"), tensor.shape[0])
-            factors = (1, getattr(module, "groups", 1))
-            return {name: tensor.shape[dim] * factors[dim] for dim, name in enumerate(names)}
+        if isinstance(module, kind):
+            return {name: tensor.shape[1 - dim if inputs_first else dim] for dim, name in enumerate(names)}
     return {}
 
 
@@ -108,7 +130,18 @@ def _head_attributes(module: nn.Module) -> list[str]:
 
 
 def _rows_of_children(module: nn.Module) -> dict[str, int]:
-    return {name: child.weight.shape[0] for name, child in module.named_children() if isinstance(child, nn.Linear)}
+    return _rows(module.named_children())
+
+
+def _outputs(model: nn.Module) -> dict[str, int]:
+    """Return the number of outputs of every linear layer, by module path."""
+    return _rows(model.named_modules())
+
+
+def _rows(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, int]:
+    widths = {name: width_attributes(module) for name, module in modules}
+    found = {name: width.get("out_features", width.get("nf")) for name, width in widths.items()}
+    return {name: rows for name, rows in found.items() if rows is not None}
 
 
 def _correct_heads(module: nn.Module, before: Mapping[str, int]) -> None:
@@ -121,5 +154,5 @@ def _correct_heads(module: nn.Module, before: Mapping[str, int]) -> None:
     (ratio,) = ratios
     for name in _head_attributes(module):
         value = getattr(module, name)
-        if name in _HEADS or any(value == old for _, old in shares):
+        if name in _HEADS or any(old in (value, _FUSED * value) for _, old in shares):
             setattr(module, name, round(value * ratio))

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pathnorm.deep.configs import builds_itself
 from pathnorm.deep.cost import Cost, macs_cost, params_cost
 from pathnorm.deep.coupling import Coupling
 from pathnorm.deep.data import Batches
-from pathnorm.deep.graph import ModelGraph, State, clean_copy, state_of, trace
+from pathnorm.deep.graph import ModelGraph, State, clean_copy, trace
 from pathnorm.deep.groups import find_neurons
 from pathnorm.deep.neuron_group import NeuronGroup, Neurons
 from pathnorm.deep.surgery import cut, sliced_state
+from pathnorm.deep.uniform import same_places
 from pathnorm.errors import DataError, UnsupportedModelError
 from pathnorm.report.records import SkippedGroup
 
@@ -39,8 +41,17 @@ class Survey:
     costs: tuple[Cost, Cost]
 
 
-def survey(model: nn.Module, calibration: Batches, *, skip: Sequence[str] = (), streams: bool = False) -> Survey:
+def survey(
+    model: nn.Module,
+    calibration: Batches,
+    *,
+    skip: Sequence[str] = (),
+    streams: bool = False,
+    uniform: bool = False,
+) -> Survey:
     """Trace a network and find the neurons that can be removed; reads one batch, and runs two samples of it.
+
+    With ``uniform``, neurons whose number the model's own configuration cannot state are left alone.
 
     Raises
     ------
@@ -48,10 +59,13 @@ def survey(model: nn.Module, calibration: Batches, *, skip: Sequence[str] = (), 
         See :mod:`pathnorm.errors`.
     """
     example = _example(calibration)
-    graph = trace(model, example)
-    state = state_of(clean_copy(model))
+    graph = trace(model, example, outputs_first=True)
+    state = graph.state_of(clean_copy(model))
     coupling: Coupling = "streams" if streams else "interior"
-    found = _usable(model, state, find_neurons(graph, state, example, skip=skip, coupling=coupling), example)
+    found = find_neurons(graph, state, example, skip=skip, coupling=coupling)
+    found = _usable(model, graph, state, found, example)
+    if uniform:
+        found = _stated_in_config(model, graph, state, found)
     costs = (params_cost(model, found.groups), macs_cost(graph, found.labels, found.groups))
     return Survey(graph, state, found, example, costs)
 
@@ -77,7 +91,7 @@ def _example(calibration: Batches) -> Tensor:
     return batch[:2] if batch.shape[0] > 1 else torch.cat([batch, batch])
 
 
-def _usable(model: nn.Module, state: State, found: Neurons, example: Tensor) -> Neurons:
+def _usable(model: nn.Module, graph: ModelGraph, state: State, found: Neurons, example: Tensor) -> Neurons:
     """Leave alone the groups whose width is written into the model's own code.
 
     Each group is tried without its last neuron; a forward that fails then could not run the result.
@@ -89,12 +103,14 @@ def _usable(model: nn.Module, state: State, found: Neurons, example: Tensor) -> 
         reason = None if group.width > 1 else "a single neuron cannot be removed"
         if reason is None:
             keep = {group.name: torch.arange(group.width - 1)}
-            small = {} if group.coupled else sliced_state(state, [group], keep)
+            touched = {rows.key for rows in group.rows} | {c.layer.weight for c in group.consumers}
+            # Depthwise convolutions state their number of groups, Conv1D its widths, which only a cut corrects.
+            stated = group.coupled or not touched.isdisjoint(graph.turned)
+            small = {} if stated else sliced_state(state, [group], keep)
             try:
                 with torch.no_grad():
-                    if group.coupled:
-                        # Depthwise convolutions state their number of groups, which only a cut corrects.
-                        cut(model, state, [group], keep)(example)
+                    if stated:
+                        cut(model, state, [group], keep, turned=graph.turned)(example)
                     else:
                         torch.func.functional_call(twin, small, (example,), tie_weights=False)
             except Exception as error:  # noqa: BLE001  (the model's own code may raise anything)
@@ -103,6 +119,27 @@ def _usable(model: nn.Module, state: State, found: Neurons, example: Tensor) -> 
             groups.append(group)
         else:
             skipped.append(SkippedGroup(name=group.name, width=group.width, reason=reason))
+    return _left(found, groups, skipped)
+
+
+def _stated_in_config(model: nn.Module, graph: ModelGraph, state: State, found: Neurons) -> Neurons:
+    """Leave alone the groups without which the model could not be built from its configuration."""
+    if not builds_itself(model):
+        return found  # it could not be before, so nothing is lost
+    groups = list(found.groups)
+    skipped = list(found.skipped)
+    for members in same_places(found.groups):
+        alike = [found.groups[index] for index in members]
+        keep = {group.name: torch.arange(group.width - 1) for group in alike}
+        if builds_itself(cut(model, state, alike, keep, turned=graph.turned)):
+            continue
+        groups = [group for group in groups if all(group is not other for other in alike)]
+        reason = "the model's configuration cannot state another width here, which uniform=True asks for"
+        skipped += [SkippedGroup(name=group.name, width=group.width, reason=reason) for group in alike]
+    return _left(found, groups, skipped)
+
+
+def _left(found: Neurons, groups: Sequence[NeuronGroup], skipped: Sequence[SkippedGroup]) -> Neurons:
     if not groups:
         listing = "; ".join(f"{item.name}: {item.reason}" for item in skipped)
         raise UnsupportedModelError(

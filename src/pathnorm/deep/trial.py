@@ -44,7 +44,7 @@ class Trial:
 
     def network(self, setup: Setup, reduction: Reduction) -> nn.Module:
         """Return the network that a reduction would give."""
-        return cut(self.model, reduction.state, setup.neurons.groups, reduction.keep)
+        return cut(self.model, reduction.state, setup.neurons.groups, reduction.keep, turned=setup.graph.turned)
 
     def times(self, *models: nn.Module) -> list[float]:
         """Return the times of networks in ms, averaged over the ranks so that all of them choose alike."""
