@@ -83,7 +83,6 @@ class Peer:
     score: Score
     sequential: bool = False
     bias: bool = False
-    draws: bool = True  # whether the answer depends on the calibration data or on the seed
 
 
 def _feed_forward(block: Block) -> Part:
@@ -176,7 +175,7 @@ def _random(part: Part, inputs: Inputs, generator: torch.Generator) -> Tensor:
 
 
 PEERS: dict[str, Peer] = {
-    "magnitude": Peer(score=_magnitude, draws=False),
+    "magnitude": Peer(score=_magnitude),
     "wanda": Peer(score=_wanda, sequential=True),
     "flap": Peer(score=_flap, bias=True),
     "flap-squared": Peer(score=_flap_squared, bias=True),

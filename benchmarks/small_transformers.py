@@ -160,7 +160,8 @@ def aims(rows: list[Row]) -> list[Row]:
     """Say for every point whether ours has the lowest loss, and of classes the highest accuracy, of all methods.
 
     Means over seeds. ``ahead_by`` is by how much the nearest peer's mean is worse; of losses also by seed, with the
-    standard error of the paired difference of each.
+    standard error of each paired difference. ``intervals`` are the binomial ones of our accuracies, by seed. ``slide``
+    is against the best peer with the first seed.
     """
     found: list[Row] = []
     for network, point in dict.fromkeys((row["network"], row["point"]) for row in rows):
@@ -191,7 +192,9 @@ def aims(rows: list[Row]) -> list[Row]:
             if SLIDE in means:
                 rivals = [read(row) for row in here if row["method"] in PEERS and row["seed"] == 0]
                 entry["slide"] = {"ahead_by": min(rivals) - means[SLIDE], "met": means[SLIDE] < min(rivals)}
-            if measure == "loss":
+            if measure == "accuracy":
+                entry["intervals"] = [row["accuracy_interval"] for row in here if row["method"] == OURS]
+            else:
                 entry["by_seed"] = [row["loss_above_ours"] for row in here if row["method"] == nearest]
             found.append(entry)
     return found
@@ -260,7 +263,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1024, help="unlabelled windows of 128 bytes, or images")
     parser.add_argument("--seeds", type=int, default=3, help="draws of the calibration data")
     parser.add_argument("--slide", type=int, default=300, help="steps per layer of the second of ours, 0 for none")
-    parser.add_argument("--resume", action="store_true", help="skip points that are there")
+    parser.add_argument("--resume", action="store_true", help="skip rows that are there")
     parser.add_argument("--quick", action="store_true", help="20 steps of training; writes to a temporary folder")
     options = parser.parse_args()
     one_thread()

@@ -12,12 +12,13 @@ import copy
 import operator
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 
+from pathnorm.deep.mixing import kept_key, run_kept
 from pathnorm.deep.outputs_first import put_outputs_first, turned_state
 from pathnorm.errors import TraceError
 
@@ -57,6 +58,8 @@ class ModelGraph:
         For every node, the index of the last node that reads it.
     turned : frozenset of str
         State keys whose first two dimensions the graph expects swapped, see :mod:`pathnorm.deep.outputs_first`.
+    aliases : dict
+        State key -> the other names of the same tensor.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -66,6 +69,7 @@ class ModelGraph:
     batch_size: int | None
     last_use: tuple[int, ...]
     turned: frozenset[str] = frozenset()
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def index(self, node: fx.Node) -> int:
         """Return the position of ``node`` in forward order."""
@@ -118,7 +122,13 @@ class ModelGraph:
             if node.op == "call_function":
                 args = fx.map_arg(node.args, read)
                 kwargs = fx.map_arg(node.kwargs, read)
-                env[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                left = state.get(kept_key(node))
+                if left is None:
+                    env[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                else:
+                    schema = node.target._schema.arguments  # type: ignore[union-attr]
+                    named = {argument.name: value for argument, value in zip(schema, args, strict=False)}
+                    env[node] = run_kept(op_name(node), {**named, **kwargs}, left)
                 for source in node.all_input_nodes:
                     if source in env and self.last_use[self.index(source)] <= position and source not in kept:
                         del env[source]
@@ -210,7 +220,7 @@ def trace(model: nn.Module, example: Tensor, *, outputs_first: bool = False) -> 
                 f"{_first_lines(error)}. Remove data-dependent control flow there, or compress the "
                 "traceable submodule on its own."
             ) from error
-    graph = _model_graph(program, outputs_first=outputs_first)
+    graph = _model_graph(program, _aliases(twin), outputs_first=outputs_first)
     with torch.no_grad():
         got = graph.outputs(graph.state_of(twin), example)
     scale = float(expected.abs().max()) or 1.0
@@ -222,7 +232,18 @@ def trace(model: nn.Module, example: Tensor, *, outputs_first: bool = False) -> 
     return graph
 
 
-def _model_graph(program: torch.export.ExportedProgram, *, outputs_first: bool) -> ModelGraph:
+def _aliases(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return, for tensors with several names, each name with the others."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)):
+        names.setdefault(id(tensor), []).append(name)
+    shared = [found for found in names.values() if len(found) > 1]
+    return {name: tuple(other for other in found if other != name) for found in shared for name in found}
+
+
+def _model_graph(
+    program: torch.export.ExportedProgram, aliases: Mapping[str, tuple[str, ...]], *, outputs_first: bool
+) -> ModelGraph:
     signature = program.graph_signature
     state_keys = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = {
@@ -236,6 +257,7 @@ def _model_graph(program: torch.export.ExportedProgram, *, outputs_first: bool) 
             f"{sorted(signature.buffers_to_mutate.values()) or 'no buffer'}. Wrap it accordingly."
         )
     turned = put_outputs_first(program.graph, state_keys) if outputs_first else frozenset()
+    turned |= {other for key in turned for other in aliases.get(key, ())}
     nodes = tuple(program.graph.nodes)
     for position, node in enumerate(nodes):
         node.meta["pathnorm_index"] = position
@@ -253,6 +275,7 @@ def _model_graph(program: torch.export.ExportedProgram, *, outputs_first: bool) 
         batch_size=size if isinstance(size, int) else None,
         last_use=last_use,
         turned=turned,
+        aliases=aliases,
     )
 
 

@@ -67,7 +67,7 @@ def find_neurons(
     readers = tuple(
         Consumer(layer, torch.arange(layer.fan_in), _site(graph, layer))
         for node, layer in found.layers.items()
-        if node not in consumed
+        if node not in consumed and not layer.looks_up
     )
     return Neurons(tuple(groups), tuple(skipped), readers, found)
 
@@ -106,15 +106,19 @@ def _group(graph: ModelGraph, found: LabelMap, members: list[Layer], roots: Tens
                 consumers.setdefault(user, consumer)
             elif _batch_norm(graph, user) is None and user in found.labels and op_name(user) not in activations:
                 activations.append(op_name(user))
+    mixed = [Rows(item.key, item.dim, _indexed(item.labels, roots, index)) for item in found.mixed]
     norms = [key for producer in producers if producer.norm for key in producer.norm.keys]
     tied = [
         Rows(item.key, item.dim, _indexed(item.labels, roots, index)) for item in found.tied if item.key not in norms
     ]
+    for producer in producers:
+        tied += [Rows(other, 0, producer.neurons) for other in graph.aliases.get(producer.layer.weight, ())]
     group = NeuronGroup(
         producers,
         tuple(activations),
         tuple(consumers.values()),
         tuple(rows for rows in tied if bool((rows.neurons != NO_NEURON).any())),
+        tuple(rows for rows in mixed if bool((rows.neurons != NO_NEURON).any())),
     )
     return _refusal(graph, found, group, nodes) or group
 
@@ -131,7 +135,7 @@ def _refusal(graph: ModelGraph, found: LabelMap, group: NeuronGroup, nodes: Sequ
         if group.norm is not None and len(group.producer.node.users) > 1:
             return f"read before and after {group.norm.name}"
     for rows in group.rows:
-        if _uses(graph, rows.key) > 1:
+        if _uses(graph, rows.key) > 1 and rows.key not in found.shared:
             return f"{rows.key} is used more than once"
         if not _even(rows.neurons[rows.neurons != NO_NEURON], group.width):
             return f"{rows.key} has more entries for some neurons than for others"

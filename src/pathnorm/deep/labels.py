@@ -9,16 +9,18 @@ else reads neurons in a way that is not understood, which is recorded by name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from pathnorm.deep.coupling import NO_NEURON, Coupling, Tied, Unions
+from pathnorm.deep.coupling import NO_NEURON, Coupling, Tied
 from pathnorm.deep.graph import ModelGraph, State, op_name
-from pathnorm.deep.layers import CONVOLUTIONS, Layer, arguments_of, as_tuple, layer_of
+from pathnorm.deep.label_map import LabelMap, constant_along, constant_over
+from pathnorm.deep.layers import CONVOLUTIONS, Layer, arguments_of, as_tuple, layer_of, weight_of
+from pathnorm.deep.mixing import kept_key
+from pathnorm.deep.norm_labels import NORMS
 
 __all__ = ["NO_NEURON", "LabelMap", "Layer", "channels_read", "layer_of", "propagate"]
 
@@ -34,83 +36,11 @@ _ENTRYWISE = frozenset(
 )
 _BINARY = frozenset("add sub mul div minimum maximum where".split())
 _SPLITS = frozenset("split split_with_sizes chunk unbind".split())
-_GROUP_NORM = frozenset({"group_norm", "instance_norm"})
-_BATCH_NORM = frozenset({"batch_norm", "_native_batch_norm_legit_no_training"})
 _POOLING = frozenset(
     "max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d "
     "max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest2d upsample_bilinear2d".split()
 )
 _REDUCTIONS = frozenset({"mean", "amax", "amin", "sum"})
-
-
-@dataclass(slots=True)
-class LabelMap:
-    """The labels of every node, the layers, and what was not understood.
-
-    Attributes
-    ----------
-    labels : dict
-        Node -> integer tensor of the value's shape (batch of the example), ``NO_NEURON``
-        where an entry is no neuron. Nodes without any neuron are absent.
-    layers : dict
-        Node -> :class:`Layer`.
-    offsets : dict
-        Layer node -> label of its first neuron.
-    reasons : dict
-        Label offset of a layer -> why its neurons cannot be removed.
-    shapes : dict
-        Node -> shape of the value for the example batch.
-    carriers : dict
-        Label offset of a layer -> nodes whose values hold its neurons, in forward order.
-    coupling : {"none", "interior", "streams"}
-        Which channels may be coupled, see :mod:`pathnorm.deep.coupling`.
-    unions : Unions
-        The labels that only go together. The labels of nodes are not rewritten.
-    tied : list of Tied
-        Parameters with one entry per channel that are no layer's: depthwise kernels, BatchNorms, channel scales.
-    parts : dict
-        Node that returns several tensors -> the labels of each.
-    """
-
-    labels: dict[fx.Node, Tensor] = field(default_factory=dict)
-    layers: dict[fx.Node, Layer] = field(default_factory=dict)
-    offsets: dict[fx.Node, int] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
-    shapes: dict[fx.Node, tuple[int, ...]] = field(default_factory=dict)
-    carriers: dict[int, list[fx.Node]] = field(default_factory=dict)
-    coupling: Coupling = "none"
-    unions: Unions = field(default_factory=Unions)
-    tied: list[Tied] = field(default_factory=list)
-    parts: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict)
-    _starts: list[int] = field(default_factory=list)
-
-    def owners(self, labels: Tensor) -> set[int]:
-        """Return the offsets of the layers that ``labels`` belong to."""
-        found = torch.unique(labels[labels != NO_NEURON])
-        if found.numel() == 0:
-            return set()
-        starts = torch.tensor(self._starts, dtype=torch.int64)
-        return {self._starts[i] for i in torch.unique(torch.searchsorted(starts, found, right=True) - 1).tolist()}
-
-    def block(self, labels: Tensor, reason: str) -> None:
-        """Record why the owners of ``labels`` must stay; the first reason wins."""
-        for offset in self.owners(labels):
-            self.reasons.setdefault(offset, reason)
-
-    def add_layer(self, layer: Layer, shape: tuple[int, ...]) -> None:
-        """Give the outputs of ``layer`` fresh labels."""
-        offset = self._starts[-1] + self._widths() if self._starts else 0
-        self._starts.append(offset)
-        self.layers[layer.node] = layer
-        self.offsets[layer.node] = offset
-        ids = torch.arange(offset, offset + layer.width)
-        dim = layer.channel_dim % len(shape)
-        view = [1] * len(shape)
-        view[dim] = layer.width
-        self.labels[layer.node] = ids.view(view).expand(shape)
-
-    def _widths(self) -> int:
-        return list(self.layers.values())[-1].width
 
 
 def propagate(graph: ModelGraph, state: State, example: Tensor, *, coupling: Coupling = "none") -> LabelMap:
@@ -136,14 +66,8 @@ def _visit(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> N
         found.labels[node] = behind
         return
     layer = layer_of(graph, node, state, found.coupling)
-    if isinstance(layer, Layer):
-        if layer.source in found.labels and channels_read(layer, found.labels[layer.source]) is None:
-            found.block(found.labels[layer.source], f"{layer.name} reads them in an order that is not per channel")
-        found.add_layer(layer, found.shapes[node])
-        return
-    if isinstance(layer, str):
-        for source in sources:
-            found.block(found.labels[source], f"read by {_label(graph, node)}: {layer}")
+    if layer is not None:
+        _visit_layer(graph, node, layer, found)
         return
     if not sources or op_name(node) == "sym_size":
         return
@@ -156,8 +80,42 @@ def _visit(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> N
             for held in found.parts.get(source, (found.labels.get(source),)):
                 if held is not None:
                     found.block(held, labels)
-    else:
+    elif labels is not None:
         found.labels[node] = labels
+
+
+def _visit_layer(graph: ModelGraph, node: fx.Node, layer: Layer | str, found: LabelMap) -> None:
+    """Give the outputs of a layer labels of their own, or block what a layer that cannot be treated reads."""
+    if isinstance(layer, Layer):
+        if layer.source in found.labels and channels_read(layer, found.labels[layer.source]) is None:
+            found.block(found.labels[layer.source], f"{layer.name} reads them in an order that is not per channel")
+        found.add_layer(layer, found.shapes[node])
+    elif not _reads_shared(graph, node, found):
+        for source in node.all_input_nodes:
+            if source in found.labels:
+                found.block(found.labels[source], f"read by {_label(graph, node)}: {layer}")
+
+
+def _reads_shared(graph: ModelGraph, node: fx.Node, found: LabelMap) -> bool:
+    """Whether ``node`` reads neurons by the table that they were looked up in, as the head of a language model does.
+
+    The columns go with the neurons; the weights are not refitted, because the table would change with them.
+    """
+    held = weight_of(node)
+    key = graph.state_key(held)
+    tables = [other for other, layer in found.layers.items() if layer.weight == key and layer.looks_up]
+    inputs = found.labels.get(arguments_of(node)["input"])
+    if key is None or op_name(node) != "linear" or len(tables) != 1 or len(held.users) != 2 or inputs is None:
+        return False
+    constant = constant_over(inputs, range(inputs.ndim - 1))
+    rows = found.layers[tables[0]]
+    offset = found.offsets[tables[0]]
+    own = torch.arange(offset, offset + rows.width)
+    if found.coupling != "streams" or constant is None or not found.unions.join(constant.flatten(), own):
+        return False
+    found.mixed.append(Tied(kept_key(node), 0, constant.flatten()))
+    found.shared.add(key)
+    return True
 
 
 def _grouped(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> Tensor | None:
@@ -179,20 +137,11 @@ def _grouped(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) ->
     rows = state[keys[0]].shape[0] // groups
     behind = constant.reshape(groups, -1)[:, 0].repeat_interleave(rows)
     behind = behind.reshape(1, -1, *[1] * (labels.ndim - 2)).expand(found.shapes[node])
-    return behind if _tie(found, [(key, 0) for key in keys], behind, 1) else None
+    return behind if found.tie([(key, 0) for key in keys], behind, 1) else None
 
 
-def _tie(found: LabelMap, keys: Sequence[tuple[str, int]], labels: Tensor, dim: int) -> bool:
-    """Tie parameters, given with their channel dimension, to the channels along ``dim`` of ``labels``."""
-    constant = constant_over(labels, [other for other in range(labels.ndim) if other != dim])
-    if constant is None:
-        return False
-    found.tied += [Tied(key, channel, constant.flatten()) for key, channel in keys]
-    return True
-
-
-def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | str:
-    """Return the labels of the result of ``node``, or why they cannot be known."""
+def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | str | None:
+    """Return the labels of the result of ``node``, None if it belongs to no neuron, or why they cannot be known."""
     name = op_name(node)
     shape = found.shapes.get(node)
     first = node.all_input_nodes[0]
@@ -203,7 +152,9 @@ def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | st
         return labels if shape == tuple(labels.shape) else f"several results of {first.name}"
     if shape is None:
         return f"operation {name} is not understood"
-    if (name in _MOVES and labels is not None) or (name == "cat" and found.coupling != "none"):
+    if name == "cat" and found.coupling != "none":
+        return _joined_with_parameters(graph, node, found)
+    if name in _MOVES and labels is not None:
         return _execute_on_labels(node, found)
     if name in _ENTRYWISE and labels is not None and shape == tuple(labels.shape):
         return labels
@@ -211,18 +162,33 @@ def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | st
         return _combined(graph, node, found, shape)
     if name == "scaled_dot_product_attention" and found.coupling != "none":
         return _attended(node, found, shape)
-    if name in _BATCH_NORM and labels is not None:
-        return _normalised(graph, node, found, labels)
-    if name in _GROUP_NORM and labels is not None and found.coupling != "none":
-        return _normalised_in_groups(graph, node, found, labels)
+    if name in NORMS and labels is not None:
+        return NORMS[name](graph, node, found, labels)
     if name in _POOLING and labels is not None:
         constant = constant_over(labels, range(2, labels.ndim)) if len(shape) == labels.ndim else None
         return f"{name} over mixed channels" if constant is None else constant.expand(shape)
     if name in _REDUCTIONS and labels is not None and len(node.args) > 1:
-        dims = [dim % labels.ndim for dim in as_tuple(node.args[1])]
-        constant = None if 0 in dims else constant_over(labels, dims)
-        return f"{name} over channels" if constant is None else constant.reshape(shape)
+        return _reduced(node, found, labels, shape)
     return f"operation {name} is not understood"
+
+
+def _reduced(node: fx.Node, found: LabelMap, labels: Tensor, shape: tuple[int, ...]) -> Tensor | str | None:
+    """Labels of a mean, sum or extreme value over other dimensions than that of the channels."""
+    name = op_name(node)
+    dims = [dim % labels.ndim for dim in as_tuple(node.args[1])]
+    constant = None if 0 in dims else constant_over(labels, dims)
+    if constant is None and name == "mean" and found.coupling != "none" and len(dims) == 1:
+        return _averaged(node, found, labels, dims[0])
+    return f"{name} over channels" if constant is None else constant.reshape(shape)
+
+
+def _averaged(node: fx.Node, found: LabelMap, labels: Tensor, dim: int) -> str | None:
+    """Record a mean over the channels, which is taken over those that are left; its result belongs to none."""
+    constant = constant_over(labels, [other for other in range(labels.ndim) if other != dim])
+    if constant is None or bool((constant == NO_NEURON).any()):
+        return "mean over mixed channels"
+    found.mixed.append(Tied(kept_key(node), 0, constant.flatten()))
+    return None
 
 
 def _attended(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
@@ -243,37 +209,61 @@ def _attended(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor 
     return heads[2][None, :, None].expand(shape)
 
 
-def _normalised(graph: ModelGraph, node: fx.Node, found: LabelMap, labels: Tensor) -> Tensor | str:
-    """Labels behind a BatchNorm, whose parameters are tied to its channels."""
-    if constant_over(labels, range(2, labels.ndim)) is None:
-        return "BatchNorm over mixed channels"
-    if found.coupling != "none":
-        keys = [key for key in map(graph.state_key, node.args[1:5]) if key is not None]
-        if not _tie(found, [(key, 0) for key in keys], labels, 1):
-            return "BatchNorm over mixed channels"
-    return labels
+def parameter_behind(graph: ModelGraph, source: fx.Node, found: LabelMap, dim: int) -> tuple[str, int] | None:
+    """Return the parameter, and its dimension, whose entries only move until they lie along ``dim`` of ``source``."""
+    chain: list[fx.Node] = []
+    node = source
+    while graph.state_key(node) is None:
+        before = [other for other in node.all_input_nodes if op_name(other) != "sym_size"]
+        if op_name(node) not in _MOVES or len(before) != 1 or before[0] not in found.shapes:
+            return None
+        chain.append(node)
+        (node,) = before
+    key, shape = graph.state_key(node), found.shapes[node]
+    size = found.shapes[source][dim]
+    for channel in [at for at in range(len(shape)) if shape[at] == size]:
+        view = [1] * len(shape)
+        view[channel] = size
+        ride = {node: torch.arange(size).view(view).expand(shape)}
+        for step in reversed(chain):
+            ride[step] = _executed(step, ride, found)
+        others = [other for other in range(ride[source].ndim) if other != dim % ride[source].ndim]
+        constant = constant_over(ride[source], others)
+        if constant is not None and torch.equal(constant.flatten(), torch.arange(size)):
+            return str(key), channel
+    return None
 
 
-def _normalised_in_groups(graph: ModelGraph, node: fx.Node, found: LabelMap, labels: Tensor) -> Tensor | str:
-    """Labels behind a GroupNorm: its groups do not see each other, so the channels of one stay or go together."""
-    arguments = arguments_of(node)
-    groups = arguments.get("num_groups", labels.shape[1])
-    constant = constant_over(labels, [0, *range(2, labels.ndim)])
-    named = [arguments.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
-    keys = [graph.state_key(part) for part in named if part is not None]
-    if constant is None or None in keys or not found.unions.join_along(constant.reshape(groups, -1), 1):
-        return f"{op_name(node)} over mixed channels"
-    if not _tie(found, [(str(key), 0) for key in keys], labels, 1):
-        return f"{op_name(node)} over mixed channels"
-    return labels
+def _joined_with_parameters(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor:
+    """Labels of tensors put one behind the other: parameters, such as a class token, take those of the others."""
+    tensors = list(node.args[0])  # type: ignore[arg-type]
+    along: Any = node.args[1] if len(node.args) > 1 else 0
+    labels = dict(found.labels)
+    known = next(source for source in tensors if source in labels)
+    varying = [dim for dim in range(1, labels[known].ndim) if not constant_along(labels[known], dim)]
+    if len(varying) == 1 and varying[0] != int(along) % labels[known].ndim:
+        for source in tensors:
+            if source in labels or source not in found.shapes:
+                continue
+            behind = parameter_behind(graph, source, found, varying[0] - labels[known].ndim)
+            if behind is not None and found.tie([behind], labels[known], varying[0]):
+                constant = labels[known][
+                    tuple(slice(None) if d == varying[0] else slice(1) for d in range(labels[known].ndim))
+                ]
+                labels[source] = constant.expand(found.shapes[source])
+    return _executed(node, labels, found)
 
 
 def _execute_on_labels(node: fx.Node, found: LabelMap) -> Tensor:
+    return _executed(node, found.labels, found)
+
+
+def _executed(node: fx.Node, labels: Mapping[fx.Node, Tensor], found: LabelMap) -> Tensor:
     """Run a data-movement operation on the labels; padding brings entries that are no neuron."""
 
     def read(source: fx.Node) -> Any:
-        if source in found.labels:
-            return found.labels[source].contiguous()
+        if source in labels:
+            return labels[source].contiguous()
         value = source.meta["pathnorm_value"]
         # Only where tensors are put beside each other: those that hold no neuron.
         return torch.full(found.shapes[source], NO_NEURON) if value is None and source in found.shapes else value
@@ -307,7 +297,7 @@ def _combined(graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[in
         same = other.shape == result.shape and found.unions.joins(result, other)
         if not same and not (couples and found.unions.join(result, other)):
             return f"{name} couples them with other channels (residual stream)"
-    varying = [dim for dim in range(1, len(shape)) if not _constant_along(result, dim)]
+    varying = [dim for dim in range(1, len(shape)) if not constant_along(result, dim)]
     for source in plain:
         other_shape = found.shapes[source]
         padded = (1,) * (len(shape) - len(other_shape)) + other_shape
@@ -319,32 +309,13 @@ def _combined(graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[in
             for dim in across:
                 found.unions.join_along(result, dim)
             continue
-        key = graph.state_key(source)
-        scales = (
-            found.coupling != "none" and key is not None and len(varying) == 1 and max(padded) == padded[varying[0]]
-        )
-        if scales and sum(size != 1 for size in padded) == 1:
-            channel = varying[0] - (len(shape) - len(other_shape))
-            if _tie(found, [(str(key), channel)], result, varying[0]):
-                continue
+        behind = None
+        if found.coupling != "none" and len(varying) == 1 and padded[varying[0]] == shape[varying[0]]:
+            behind = parameter_behind(graph, source, found, varying[0] - len(shape))
+        if behind is not None and found.tie([behind], result, varying[0]):
+            continue
         what = "other channels (residual stream)" if source.op == "call_function" else f"the tensor {source.name}"
         return f"{name} couples them with {what}"
-    return result
-
-
-def _constant_along(labels: Tensor, dim: int) -> bool:
-    return bool((labels == labels.narrow(dim, 0, 1)).all())
-
-
-def constant_over(labels: Tensor, dims: Sequence[int]) -> Tensor | None:
-    """Return the labels reduced over ``dims``, ignoring entries that are no neuron; None if they differ."""
-    result = labels
-    for dim in dims:
-        high = result.amax(dim, keepdim=True)
-        filled = torch.where(result == NO_NEURON, high, result)
-        if bool((filled != high).any()):
-            return None
-        result = high
     return result
 
 

@@ -17,13 +17,18 @@ CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution"})
 TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
-_LAYERS = CONVOLUTIONS | TRANSPOSED | {"linear"}
-_COUPLED_ONLY = frozenset({"conv1d", "conv3d"}) | TRANSPOSED  # known to compression, not to the norms of an audit
+_LAYERS = CONVOLUTIONS | TRANSPOSED | {"linear", "embedding"}
+_COUPLED_ONLY = (
+    frozenset({"conv1d", "conv3d", "embedding"}) | TRANSPOSED
+)  # known to compression, not to the norms of an audit
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A linear or ungrouped convolution layer whose weights are its own; ``geometry`` is None for a linear one."""
+    """A linear or ungrouped convolution layer whose weights are its own; ``geometry`` is None for a linear one.
+
+    A table of embeddings ``looks_up`` its columns: it has rows that are neurons, and reads none.
+    """
 
     node: fx.Node
     source: fx.Node
@@ -32,6 +37,7 @@ class Layer:
     width: int
     fan_in: int
     geometry: Geometry | None
+    looks_up: bool = False
 
     @property
     def name(self) -> str:
@@ -58,11 +64,12 @@ def layer_of(graph: ModelGraph, node: fx.Node, state: State, coupling: Coupling 
     bias_key = graph.state_key(bias)
     if weight_key is None or (bias is not None and bias_key is None):
         return "its weight is computed from other tensors (parametrisation)"
-    if len(held.users) > 1:
+    looks_up = name == "embedding"
+    if len(held.users) > 1 and not looks_up:
         return f"its weight {weight_key} is used more than once"
     weight = state[weight_key]
     geometry = None
-    if name != "linear":
+    if name not in {"linear", "embedding"}:
         if arguments.get("groups", 1) != 1:
             return "grouped convolution"
         if arguments.get("transposed", False):
@@ -74,12 +81,13 @@ def layer_of(graph: ModelGraph, node: fx.Node, state: State, coupling: Coupling 
             return "transposed convolution whose padding exceeds the reach of its kernel"
     return Layer(
         node=node,
-        source=arguments["input"],
+        source=arguments["indices" if looks_up else "input"],
         weight=weight_key,
         bias=bias_key,
         width=int(weight.shape[0]),
         fan_in=int(weight.shape[1]),
         geometry=geometry,
+        looks_up=looks_up,
     )
 
 

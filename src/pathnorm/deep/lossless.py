@@ -45,6 +45,9 @@ def remove_redundant(groups: Sequence[NeuronGroup], state: State) -> tuple[dict[
     current = dict(state)
     alive: dict[str, Tensor] = {}
     for group in groups:
+        if group.mixed:  # a neuron that nothing reads still counts in what the others are divided by
+            alive[group.name] = torch.arange(group.width)
+            continue
         gone = _merge_collinear(group, current) | silent_neurons(group, current)
         if bool(gone.all()):
             gone[0] = False

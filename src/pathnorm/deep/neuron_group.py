@@ -145,12 +145,15 @@ class NeuronGroup:
         Every layer that reads them.
     tied : tuple of Rows
         What else has an entry per neuron: depthwise kernels, BatchNorms behind a sum, channel scales.
+    mixed : tuple of Rows
+        Operations over all neurons, as LayerNorm is, by the state entry that says which are left.
     """
 
     producers: tuple[Producer, ...]
     activations: tuple[str, ...]
     consumers: tuple[Consumer, ...]
     tied: tuple[Rows, ...] = ()
+    mixed: tuple[Rows, ...] = ()
 
     @property
     def producer(self) -> Layer:
@@ -166,7 +169,8 @@ class NeuronGroup:
     def coupled(self) -> bool:
         """Whether more than the rows of one layer, its BatchNorm and columns of layers of their own is involved."""
         plain = self.producers[0].layer.width == self.width
-        return len(self.producers) > 1 or bool(self.tied) or not plain or not all(c.whole for c in self.consumers)
+        several = len(self.producers) > 1 or bool(self.tied) or bool(self.mixed)
+        return several or not plain or not all(c.whole for c in self.consumers)
 
     @property
     def rows(self) -> tuple[Rows, ...]:

@@ -28,7 +28,7 @@ def turned_state(state: Mapping[str, Tensor], turned: Collection[str]) -> dict[s
 
 def put_outputs_first(graph: fx.Graph, state_keys: Mapping[str, str]) -> frozenset[str]:
     """Rewrite ``graph`` in place and return the state keys that it now expects turned."""
-    turned = []
+    turned = _turn_tables(graph, state_keys)
     for node in list(graph.nodes):
         weight = _own_weight(node, state_keys)
         if weight is None:
@@ -41,6 +41,26 @@ def put_outputs_first(graph: fx.Graph, state_keys: Mapping[str, str]) -> frozens
             _as_linear(graph, node, weight)
         turned.append(state_keys[weight.name])
     return frozenset(turned)
+
+
+def _turn_tables(graph: fx.Graph, state_keys: Mapping[str, str]) -> list[str]:
+    """Turn the tables of embeddings, which may also be the weight of a linear layer."""
+    turned = []
+    for table in [node for node in graph.nodes if node.name in state_keys]:
+        users = list(table.users)
+        known = all(
+            user.target in (_aten.embedding.default, _aten.linear.default)
+            and user.args[0 if user.target is _aten.embedding.default else 1] is table
+            for user in users
+        )
+        if not known or sum(user.target is _aten.embedding.default for user in users) != 1:
+            continue
+        for user in users:
+            with graph.inserting_before(user):
+                back = graph.call_function(_aten.transpose.int, (table, 0, 1))
+            user.replace_input_with(table, back)
+        turned.append(state_keys[table.name])
+    return turned
 
 
 def _own_weight(node: fx.Node, state_keys: Mapping[str, str]) -> fx.Node | None:

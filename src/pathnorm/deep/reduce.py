@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,10 +20,13 @@ from pathnorm.deep.replay import Replay
 from pathnorm.deep.selectors import Scores, rank_neurons
 from pathnorm.deep.sensitivity import Outputs, output_curves
 from pathnorm.deep.sequential import (
+    LayerState,
     collect,
+    first_touched,
     input_norms,
     layer_error,
     layer_state,
+    leave_out,
     write_consumer,
     write_group,
     written_coef,
@@ -205,7 +208,7 @@ def _reduce_group(
         group.consumers,
         max_positions=setup.max_positions,
         seed=setup.seed,
-        cut=start_of(setup.graph, group) if slides else None,
+        cut=start_of(setup.graph, group) if slides else first_touched(setup.graph, group),
     )
     full = layer_state(group, sums, setup.state)
     alive = setup.alive_indices(group)
@@ -223,6 +226,8 @@ def _reduce_group(
     else:
         refit = layer.problem.refit(ranking.order[:width], ridge=setup.ridge, cap=cap)
         write_group(layer, refit.coef, current, setup.state)
+        if group.mixed and refit.keep.size < group.width:
+            refit = _refit_what_is_left(setup, replay, (layer, refit, cap), current)
     slid = False
     if slides and refit.keep.size < group.width:
         keep = torch.from_numpy(alive[refit.keep])
@@ -240,6 +245,31 @@ def _reduce_group(
         error_heldout=layer_error(check, current, setup.state, group),
         slid=slid,
     )
+
+
+def _refit_what_is_left(
+    setup: Setup, replay: Replay, chosen: tuple[LayerState, Refit, float], current: dict[str, Tensor]
+) -> Refit:
+    """Refit a group once more, with the operations that mix its neurons told which are left."""
+    layer, refit, cap = chosen
+    group = layer.group
+    left = layer.alive[refit.keep]
+    leave_out(group, left, current)
+    sums = collect(
+        replay,
+        current,
+        setup.state,
+        group.consumers,
+        max_positions=setup.max_positions,
+        seed=setup.seed,
+        cut=first_touched(setup.graph, group),
+    )
+    again = layer_state(group, sums, setup.state).restrict(left)
+    found = again.problem.refit(np.arange(left.size), ridge=setup.ridge, cap=cap)
+    write_group(again, found.coef, current, setup.state)
+    coef = np.zeros((layer.alive.size, layer.problem.block, refit.coef.shape[1]))
+    coef[refit.keep] = found.coef.reshape(left.size, layer.problem.block, -1)
+    return replace(found, keep=refit.keep, coef=coef.reshape(refit.coef.shape))
 
 
 def _path_norm(group: NeuronGroup, state: State, original: State) -> float:
@@ -295,7 +325,7 @@ def _worth_repairing(setup: Setup, widths: Mapping[str, int]) -> list[Consumer]:
     Refitting those as well was measured to gain nothing: the consumers behind them correct more.
     """
     changed = [
-        _first(setup.graph, group.consumers)
+        first_touched(setup.graph, group)
         for group in setup.neurons.groups
         if widths[group.name] < setup.alive[group.name].numel()
     ]

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 
 from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State
+from pathnorm.deep.mixing import kept_key
 
 __all__ = ["Replay", "Values"]
 
@@ -126,6 +127,8 @@ class Replay:
     def _differs_before(self, current: State, cut: int) -> bool:
         """Whether an operation before ``cut`` reads a tensor in which the two states differ."""
         for node in self.graph.nodes:
+            if kept_key(node) in current and self.graph.index(node) < cut:
+                return True
             key = self.graph.state_key(node)
             if key is not None and current[key] is not self._original[key]:
                 if any(self.graph.index(user) < cut for user in node.users):
@@ -134,7 +137,7 @@ class Replay:
 
 
 def _same_state(one: State, other: State) -> bool:
-    return all(one[key] is other[key] for key in one)
+    return one.keys() == other.keys() and all(one[key] is other[key] for key in one)
 
 
 def _bytes(pair: tuple[Values, Values]) -> int:

@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathnorm.deep.graph import State
+from pathnorm.deep.coupling import NO_NEURON
+from pathnorm.deep.graph import ModelGraph, State
+from pathnorm.deep.mixing import kept_key
 from pathnorm.deep.moments import (
     Moments,
     accumulate,
@@ -34,9 +36,11 @@ from pathnorm.problems.reconstruction import LayerReconstruction
 __all__ = [
     "LayerState",
     "collect",
+    "first_touched",
     "input_norms",
     "layer_error",
     "layer_state",
+    "leave_out",
     "write_consumer",
     "write_group",
     "written_coef",
@@ -196,10 +200,26 @@ def write_consumer(
         current[consumer.site.norm.mean] = (mean.double() - intercept).to(mean.dtype)
 
 
+def first_touched(graph: ModelGraph, group: NeuronGroup) -> int:
+    """Return the position of the first operation that changes when neurons of a group go: one that reads or mixes."""
+    mixed = {rows.key for rows in group.mixed}
+    nodes = [consumer.layer.node for consumer in group.consumers]
+    return min(graph.index(node) for node in [*nodes, *(node for node in graph.nodes if kept_key(node) in mixed)])
+
+
+def leave_out(group: NeuronGroup, keep: NDArray[np.intp], current: dict[str, Tensor]) -> None:
+    """Tell the operations that mix the neurons of a group which are left (entries of ``current`` are replaced)."""
+    gone = torch.ones(group.width, dtype=torch.bool)
+    gone[torch.from_numpy(keep)] = False
+    for rows in group.mixed:
+        lost = ((rows.neurons != NO_NEURON) & gone[rows.neurons.clamp_min(0)]).to(current[group.producer.weight].device)
+        current[rows.key] = ~lost if rows.key not in current else current[rows.key] & ~lost
+
+
 def layer_error(replay: Replay, current: State, original: State, group: NeuronGroup) -> float:
     """Return the relative error of a group's outputs on the batches of ``replay``, consumers stacked."""
     graph = replay.graph
-    cut = min(graph.index(consumer.layer.node) for consumer in group.consumers)
+    cut = first_touched(graph, group)
     stop = max(graph.index(consumer.site.node) for consumer in group.consumers) + 1
     keep = {node for c in group.consumers for node in (c.layer.node, c.site.node)}
     gains = [output_gain(consumer, original) for consumer in group.consumers]

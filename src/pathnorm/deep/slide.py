@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from pathnorm.deep.graph import ModelGraph, State, op_name
+from pathnorm.deep.mixing import is_kept_key
 from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.replay import Replay, Values
 from pathnorm.deep.surgery import sliced_state
@@ -59,6 +60,7 @@ def slide(replay: Replay, group: NeuronGroup, keep: Tensor, current: dict[str, T
     """
     graph = replay.graph
     small = sliced_state(current, [group], {group.name: keep})
+    small.update({key: value for key, value in current.items() if is_kept_key(key)})
     moving = {key: small[key].clone().requires_grad_(True) for key in _moving_keys(group, small)}
     _freeze_removed_inputs(moving[group.producer.weight])
     ends = readouts(graph, group)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pathnorm.deep.configs import correct_configs
 from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import State, clean_copy
+from pathnorm.deep.mixing import is_kept_key
 from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.outputs_first import turned_state
 
@@ -43,7 +44,7 @@ def sliced_state(state: State, groups: Sequence[NeuronGroup], keep: Mapping[str,
         for consumer in group.consumers:
             at = (consumer.layer.weight, 1)
             stays[at] = stays.get(at, True) & ~consumer.channels(gone)
-    small = dict(state)
+    small = {key: value for key, value in state.items() if not is_kept_key(key)}
     for (key, dim), kept in stays.items():
         small[key] = small[key].index_select(dim, kept.nonzero().flatten().to(small[key].device))
     return small
@@ -102,7 +103,7 @@ def install(model: nn.Module, state: State) -> None:
     correct_configs(model, before, _outputs(model))
 
 
-def width_attributes(module: nn.Module) -> dict[str, int]:
+def width_attributes(module: nn.Module) -> dict[str, Any]:
     """Return the attributes that state the widths of ``module`` with the values its tensors imply."""
     tensor = getattr(module, "weight", None)
     if tensor is None:
@@ -115,6 +116,10 @@ def width_attributes(module: nn.Module) -> dict[str, int]:
     if isinstance(module, nn.GroupNorm):
         groups = tensor.shape[0] * module.num_groups // module.num_channels
         return {"num_channels": tensor.shape[0], "num_groups": groups}
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        return {"normalized_shape": tuple(tensor.shape)}
+    if isinstance(module, nn.Embedding):
+        return {"embedding_dim": tensor.shape[1]}
     if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):  # of transformers, a linear layer
         return {name: tensor.shape[dim] for dim, name in enumerate(("nx", "nf")) if hasattr(module, name)}
     inputs_first = isinstance(module, nn.modules.conv._ConvNd) and module.transposed

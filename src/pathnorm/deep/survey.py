@@ -15,6 +15,7 @@ from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State, clean_copy, trace
 from pathnorm.deep.groups import find_neurons
 from pathnorm.deep.neuron_group import NeuronGroup, Neurons
+from pathnorm.deep.outputs_first import turned_state
 from pathnorm.deep.surgery import cut, sliced_state
 from pathnorm.deep.uniform import same_places
 from pathnorm.errors import DataError, UnsupportedModelError
@@ -106,7 +107,7 @@ def _usable(model: nn.Module, graph: ModelGraph, state: State, found: Neurons, e
             touched = {rows.key for rows in group.rows} | {c.layer.weight for c in group.consumers}
             # Depthwise convolutions state their number of groups, Conv1D its widths, which only a cut corrects.
             stated = group.coupled or not touched.isdisjoint(graph.turned)
-            small = {} if stated else sliced_state(state, [group], keep)
+            small = {} if stated else turned_state(sliced_state(state, [group], keep), graph.turned)
             try:
                 with torch.no_grad():
                     if stated:
