@@ -269,7 +269,7 @@ def main() -> None:
     one_thread()
     torch.set_num_threads(1)
     settings = Settings(
-        samples=64 if options.quick else options.samples,
+        samples=256 if options.quick else options.samples,
         slide=min(options.slide, 20) if options.quick else options.slide,
         seeds=1 if options.quick else options.seeds,
         points=tuple(options.points),

@@ -214,3 +214,24 @@ def test_a_layer_that_keeps_everything_behind_an_unchanged_prefix_keeps_its_weig
     assert torch.equal(made.model[0].weight, model[0].weight)
     first, second = made.record.groups
     assert first.width_after == first.width_before and first.error_calibration < 1e-4 < second.error_calibration
+
+
+def test_a_layer_that_is_only_repaired_needs_few_rows():
+    """A head behind a mean over positions sees one row per sample, fewer than it has features."""
+
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.up, self.down = nn.Linear(3, 60), nn.Linear(60, 12), nn.Linear(12, 60)
+            self.head = nn.Linear(60, 2)
+
+        def forward(self, x):
+            x = self.embed(x)
+            return self.head((x + self.down(torch.relu(self.up(x)))).mean(1))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Pooled().eval()
+    data = torch.randn(40, 9, 3, generator=torch.Generator().manual_seed(1))
+    record = compress(model, data, widths={"up": 6}).record
+    assert record.groups[0].width_after == 6 and record.output_error_heldout < 0.5

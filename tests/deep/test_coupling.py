@@ -16,7 +16,7 @@ from pathnorm.deep.cost import macs_cost, params_cost
 from pathnorm.deep.coupling import NO_NEURON, Unions, joined
 from pathnorm.deep.graph import state_of, trace
 from pathnorm.deep.groups import find_neurons
-from pathnorm.deep.moments import Moments
+from pathnorm.deep.moments import Moments, Others, accumulate
 from pathnorm.deep.surgery import cut
 
 
@@ -276,17 +276,18 @@ def test_a_neuron_does_not_meet_what_is_none():
     assert Unions().join(torch.tensor([0, NO_NEURON]), torch.tensor([2, NO_NEURON]))
 
 
-def test_moments_without_some_features_are_those_of_what_these_leave():
+def test_moments_beside_others_are_those_of_what_these_leave():
     rows = torch.Generator().manual_seed(0)
+    model, example = nn.Sequential(nn.Linear(7, 3), nn.Linear(3, 2)), torch.ones(2, 7)
+    layer = next(iter(find_neurons(trace(model, example), state_of(model), example).labels.layers.values()))
     features, targets = torch.randn(50, 7, generator=rows), torch.randn(50, 3, generator=rows)
     own = torch.tensor([True, False, True, True, False, False, True])
-    others = torch.randn(3, 3, generator=rows, dtype=torch.float64)
-    whole, left = Moments.zeros(7, 3, torch.device("cpu")), Moments.zeros(4, 3, torch.device("cpu"))
-    whole.add(features, targets)
-    left.add(features[:, own], targets.double() - features[:, ~own].double() @ others)
-    got = whole.without(own, others)
+    coef = torch.randn(3, 3, generator=rows, dtype=torch.float64)
+    got, left = (Moments.zeros(4, 3, torch.device("cpu")) for _ in range(2))
+    left.add(features[:, own], targets.double() - features[:, ~own].double() @ coef)
+    accumulate(got, layer, features, targets, others=Others(own, coef))
     for name in ("count", "features", "targets", "gram", "cross", "outer"):
-        torch.testing.assert_close(getattr(got, name), getattr(left, name), rtol=1e-6, atol=1e-5)
+        torch.testing.assert_close(getattr(got, name), getattr(left, name), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", SHAPES)

@@ -173,9 +173,9 @@ def test_a_network_without_neurons_is_refused(sample):
 
 def test_the_figures_in_the_docs_are_those_of_the_functions():
     """A network shaped like LLaMA-7B: 32 layers, 4096 wide, 11008 neurons between them."""
-    state = {str(layer): torch.empty(4096, 11008, device="meta") for layer in range(32)}
-    groups = [SimpleNamespace(consumers=[SimpleNamespace(layer=SimpleNamespace(weight=name))]) for name in state]
-    parts = reduce.parts_within(groups, state, budget.MOMENT_BYTES)
+    neurons, layer = torch.arange(11008), SimpleNamespace(geometry=None)
+    groups = [SimpleNamespace(consumers=[SimpleNamespace(layer=layer, neurons=neurons)]) for _ in range(32)]
+    parts = reduce.parts_within(groups, budget.MOMENT_BYTES)
     text = " ".join(DOCS.read_text(encoding="utf-8").split())
     assert len(parts) == 16 and "16 passes" in text
     assert f"{8 * 11008**2 / 1e9:.2f} GB" in text

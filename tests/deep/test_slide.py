@@ -65,3 +65,10 @@ def test_a_graph_that_states_its_widths_is_left_as_refitted(build, sample):
     """``flatten`` between convolution and linear layer is written with its width: no sliding, no harm."""
     made = compress(build("branching"), sample("branching", 300), widths=0.5, slide=20)
     assert not made.record.groups[0].slid
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 6])
+def test_a_few_steps_are_enough(steps, build, sample):
+    compression = compress(build("mlp"), sample("mlp", 200), widths=0.5, slide=steps)
+    assert compression.record.slide_steps == steps
+    assert np.isfinite(compression.record.output_error_heldout)

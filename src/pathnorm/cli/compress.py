@@ -140,6 +140,7 @@ def _plan(arguments: argparse.Namespace) -> Outcome:
         read_data(arguments),
         skip=tuple(arguments.skip),
         streams=arguments.streams,
+        uniform=arguments.uniform,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pathnorm.deep.selectors import SELECTORS, Scores
@@ -33,15 +34,17 @@ def the_budget(**given: Any) -> dict[str, Any]:
     return chosen
 
 
+_COUNTED = {"round_to": "neurons", "latency_batch": "samples", "gram_bytes": "bytes"}
+
+
 def check_arguments(
     *,
     selector: str | Scores,
     heldout: float,
-    round_to: int,
     path_norm_cap: float,
     outputs: str,
     slide: int,
-    latency_batch: int,
+    counts: Mapping[str, int],
 ) -> None:
     """Refuse arguments out of range, each with what it must be.
 
@@ -57,9 +60,8 @@ def check_arguments(
         raise ValueError(f"outputs must be 'values' or 'logits'. Got {outputs!r}.")
     if slide < 0:
         raise ValueError(f"slide must be a number of steps, 0 for none. Got {slide!r}.")
-    if latency_batch < 1:
-        raise ValueError(f"latency_batch must be a positive number of samples. Got {latency_batch!r}.")
-    if round_to < 1:
-        raise ValueError(f"round_to must be a positive integer. Got {round_to!r}.")
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be a positive number of {_COUNTED[name]}. Got {value!r}.")
     if not path_norm_cap > 0.0:
         raise ValueError(f"path_norm_cap must be positive. Got {path_norm_cap!r}. Use float('inf') for none.")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pathnorm.deep.accuracy import require_classes
 from pathnorm.deep.arguments import check_arguments, the_budget
+from pathnorm.deep.blocks import GRAM_BYTES
 from pathnorm.deep.budget import meet_budget
 from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.describe import describe
@@ -134,6 +135,7 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     max_positions: int | None = 64,
     batch_size: int = 128,
     latency_batch: int = 1,
+    gram_bytes: int = GRAM_BYTES,
     progress: Progress | None = None,
     on_plan: Callable[[PlanRecord], None] | None = None,
 ) -> Compression:
@@ -192,6 +194,9 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         Samples per batch when ``data`` is an array.
     latency_batch : int
         Samples per batch for ``latency_ms``; drawn again and again from the held-out data if it has fewer.
+    gram_bytes : int
+        Layers whose Gram matrix in float64 would take more are treated in blocks of neurons, one by one; 2 GiB are
+        16,384 features. What is held at once is several times that.
     progress : callable
         Called with ``(stage, done, total)``.
     on_plan : callable
@@ -215,15 +220,14 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     check_arguments(
         selector=selector,
         heldout=heldout,
-        round_to=round_to,
         path_norm_cap=path_norm_cap,
         outputs=outputs,
         slide=slide,
-        latency_batch=latency_batch,
+        counts={"round_to": round_to, "latency_batch": latency_batch, "gram_bytes": gram_bytes},
     )
     device = device_of(model)
     calibration, held = split_batches(data, labels, heldout=heldout, batch_size=batch_size, seed=seed, device=device)
-    seen = survey(model, calibration, skip=skip, streams=streams, uniform=uniform)
+    seen = survey(model, calibration, skip=skip, streams=streams, uniform=uniform, gram_bytes=gram_bytes)
     graph, state, found, example, costs = seen.graph, seen.state, seen.neurons, seen.example, seen.costs
     if outputs == "logits" and graph.output_node.meta["val"].ndim != 2:
         shape = tuple(graph.output_node.meta["val"].shape)
@@ -257,6 +261,7 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         seed=seed,
         progress=progress or (lambda stage, done, total: None),
         ties=same_places(found.groups) if uniform else None,
+        gram_bytes=gram_bytes,
     )
     batch = _timed_batch(held, None if latency_ms is None else latency_batch)
     trial = Trial(clean_copy(model), search, batch, measure_ms)

@@ -25,8 +25,10 @@ from pathnorm.problems.reconstruction import LayerReconstruction
 
 __all__ = [
     "Moments",
+    "Others",
     "accumulate",
     "draw_positions",
+    "feature_count",
     "features_of",
     "output_gain",
     "own_features",
@@ -77,23 +79,6 @@ class Moments:
         """Add the sums of all processes, if a process group is initialised."""
         sum_over_ranks(self.count, self.features, self.targets, self.gram, self.cross, self.outer)
 
-    def without(self, own: Tensor, others: Tensor) -> Moments:
-        """Return the sums of the features ``own`` (P,) of bool, and of what is left for them of the targets.
-
-        ``others`` (P - own, D) are the coefficients of the remaining features, which stay.
-        """
-        rest = ~own
-        cross = self.cross[rest]
-        moved = others.T @ cross
-        return Moments(
-            count=self.count,
-            features=self.features[own],
-            targets=self.targets - others.T @ self.features[rest],
-            gram=self.gram[own][:, own],
-            cross=self.cross[own] - self.gram[own][:, rest] @ others,
-            outer=self.outer - moved - moved.T + others.T @ self.gram[rest][:, rest] @ others,
-        )
-
     def central(self, *, intercept: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return Gram, cross and outer, of the deviations from the mean if there is an ``intercept``."""
         if not intercept:
@@ -104,6 +89,14 @@ class Moments:
             self.cross - torch.outer(self.features, self.targets) / n,
             self.outer - torch.outer(self.targets, self.targets) / n,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What a layer reads besides the features ``own`` (P,) of bool: the coefficients (P - own, D) of the rest."""
+
+    own: Tensor
+    coef: Tensor
 
 
 def features_of(layer: Layer, inputs: Tensor, positions: Tensor | None = None) -> Tensor:
@@ -154,7 +147,15 @@ def targets_of(consumer: Consumer, sites: tuple[Tensor, Tensor], outputs: Tensor
     return sites[0] - sites[1] + outputs * gain.to(outputs.dtype).view(shape)
 
 
-def accumulate(sums: Moments, layer: Layer, inputs: Tensor, targets: Tensor, positions: Tensor | None = None) -> None:
+def accumulate(
+    sums: Moments,
+    layer: Layer,
+    inputs: Tensor,
+    targets: Tensor,
+    positions: Tensor | None = None,
+    *,
+    others: Others | None = None,
+) -> None:
     """Add one batch, in pieces whose feature matrix stays small.
 
     Parameters
@@ -165,11 +166,18 @@ def accumulate(sums: Moments, layer: Layer, inputs: Tensor, targets: Tensor, pos
         Of the shape of the layer's output.
     positions : torch.Tensor of int or None
         Output positions to use (flattened rows and columns); all if None.
+    others : Others
+        The features that are not looked at; what they give is taken off the targets.
     """
     rows = max(targets[0].numel() // layer.width, 1) if positions is None else positions.numel()
-    step = max(1, _CHUNK_BYTES // (8 * rows * sums.features.numel()))
+    features = sums.features.numel() + (0 if others is None else others.coef.shape[0])
+    step = max(1, _CHUNK_BYTES // (8 * rows * features))
     for part, wanted in zip(inputs.split(step), targets.split(step), strict=True):
-        sums.add(features_of(layer, part, positions), rows_of(layer, wanted, positions))
+        found, goal = features_of(layer, part, positions), rows_of(layer, wanted, positions)
+        if others is not None:
+            goal = goal.double() - found[:, ~others.own].double() @ others.coef
+            found = found[:, others.own]
+        sums.add(found, goal)
 
 
 def reconstruction(group: NeuronGroup, moments: Sequence[Moments], cost: Tensor) -> LayerReconstruction:
@@ -217,6 +225,11 @@ def feature_owners(consumer: Consumer) -> Tensor:
     """Return the neuron of every feature (P,) that a group has in a consumer, in the order of :func:`features_of`."""
     owners = consumer.neurons.repeat_interleave(_per_channel(consumer))
     return owners[owners != NO_NEURON]
+
+
+def feature_count(consumer: Consumer) -> int:
+    """Return the number of features (P,) that a group has in a consumer."""
+    return int((consumer.neurons != NO_NEURON).sum()) * _per_channel(consumer)
 
 
 def own_features(consumer: Consumer) -> Tensor:

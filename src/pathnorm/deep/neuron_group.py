@@ -114,7 +114,7 @@ class Consumer:
 class Producer:
     """A layer whose output channels are neurons of a group, with the BatchNorm right behind it.
 
-    ``neurons`` holds the index of the neuron for every output channel.
+    ``neurons`` holds the index of the neuron for every output channel, ``NO_NEURON`` for those of other groups.
     """
 
     layer: Layer
@@ -147,6 +147,8 @@ class NeuronGroup:
         What else has an entry per neuron: depthwise kernels, BatchNorms behind a sum, channel scales.
     mixed : tuple of Rows
         Operations over all neurons, as LayerNorm is, by the state entry that says which are left.
+    block : str
+        Which of the neurons these are, where a layer is treated in blocks.
     """
 
     producers: tuple[Producer, ...]
@@ -154,6 +156,7 @@ class NeuronGroup:
     consumers: tuple[Consumer, ...]
     tied: tuple[Rows, ...] = ()
     mixed: tuple[Rows, ...] = ()
+    block: str = ""
 
     @property
     def producer(self) -> Layer:
@@ -185,8 +188,8 @@ class NeuronGroup:
 
     @property
     def name(self) -> str:
-        """Module path of the first producer."""
-        return self.producer.name
+        """Module path of the first producer, and the block of its neurons if there are several."""
+        return self.producer.name + self.block
 
     @property
     def width(self) -> int:
@@ -202,6 +205,8 @@ class NeuronGroup:
         """Say whether the layer-width theorem covers the group, and why or why not [SPLN24]."""
         acting = [name for name in self.activations if name not in IDENTITIES]
         odd = sorted({name for name in acting if name in _NONLINEAR and name not in _HOMOGENEOUS})
+        if self.block:
+            return False, "the layer is treated in blocks"
         if self.coupled:
             return False, "the neurons are coupled with those of other layers"
         if self.norm is not None:

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pathnorm.deep.blocks import GRAM_BYTES
 from pathnorm.deep.budget import MOMENT_BYTES
 from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.graph import ModelGraph
+from pathnorm.deep.moments import feature_count
 from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.reduce import parts_within
 from pathnorm.deep.survey import Survey, device_of, survey
@@ -22,14 +24,16 @@ CACHE_BYTES = 2 * 2**30
 _SUM_BYTES = 8
 
 
-def plan(
+def plan(  # noqa: PLR0913  (a public front door)
     model: nn.Module,
     data: Any,
     *,
     skip: Sequence[str] = (),
     streams: bool = False,
+    uniform: bool = False,
     heldout: float = 0.2,
     batch_size: int = 128,
+    gram_bytes: int = GRAM_BYTES,
     seed: int = 0,
 ) -> PlanRecord:
     """Return groups, costs, memory and passes of :func:`pathnorm.compress` with the same arguments.
@@ -44,12 +48,14 @@ def plan(
         As for :func:`pathnorm.compress`.
     skip : sequence of str
         Module paths of layers whose neurons are left alone.
-    streams : bool
-        Whether the channels of residual streams may be removed as well.
+    streams, uniform : bool
+        Whether the channels of residual streams may be removed as well; whether all blocks get the same widths.
     heldout : float
         Share of the data kept back.
     batch_size : int
         Samples per batch when ``data`` is an array.
+    gram_bytes : int
+        Layers whose Gram matrix would take more are treated in blocks.
 
     Raises
     ------
@@ -57,7 +63,8 @@ def plan(
         See :mod:`pathnorm.errors`.
     """
     calibration, _ = split_batches(data, heldout=heldout, batch_size=batch_size, seed=seed, device=device_of(model))
-    return plan_of(survey(model, calibration, skip=skip, streams=streams), calibration)
+    seen = survey(model, calibration, skip=skip, streams=streams, uniform=uniform, gram_bytes=gram_bytes)
+    return plan_of(seen, calibration)
 
 
 def plan_of(found: Survey, calibration: Batches) -> PlanRecord:
@@ -65,7 +72,7 @@ def plan_of(found: Survey, calibration: Batches) -> PlanRecord:
     groups = tuple(_planned(group, found) for group in found.neurons.groups)
     full = [group.width for group in groups]
     need = {group.name: group.moment_bytes for group in groups}
-    parts = parts_within(found.neurons.groups, found.state, MOMENT_BYTES)
+    parts = parts_within(found.neurons.groups, MOMENT_BYTES)
     samples = _samples(calibration)
     return PlanRecord(
         groups=groups,
@@ -91,7 +98,7 @@ def moment_bytes(features: int, outputs: int) -> int:
 
 
 def _planned(group: NeuronGroup, found: Survey) -> PlannedGroup:
-    features = tuple(found.state[consumer.layer.weight][0].numel() for consumer in group.consumers)
+    features = tuple(feature_count(consumer) for consumer in group.consumers)
     outputs = tuple(consumer.layer.width for consumer in group.consumers)
     return PlannedGroup(
         name=group.name,

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from torch import Tensor, fx
 
+from pathnorm.deep.blocks import GRAM_BYTES, gram_bytes
+from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State
 from pathnorm.deep.lossless import outgoing_weight
-from pathnorm.deep.moments import output_gain
+from pathnorm.deep.moments import feature_count, output_gain
 from pathnorm.deep.neuron_group import Consumer, NeuronGroup, Neurons
 from pathnorm.deep.replay import Replay
 from pathnorm.deep.selectors import Scores, rank_neurons
@@ -63,6 +65,8 @@ class Setup:
         Largest path norm of a refitted layer, relative to the layer's own.
     ties : sequence of sequences of int or None
         Groups that get one width.
+    gram_bytes : int
+        Bytes of the largest Gram matrix.
     """
 
     graph: ModelGraph
@@ -84,6 +88,7 @@ class Setup:
     seed: int
     progress: Progress
     ties: Ties | None = None
+    gram_bytes: int = GRAM_BYTES
 
     def metric(self, group: NeuronGroup, current: State) -> Array:
         """Return the root of the output metric over all consumers of a group, stacked.
@@ -142,7 +147,7 @@ def predicted_curves(setup: Setup, *, limit_bytes: int, probe_batches: int) -> l
     groups = setup.neurons.groups
     probes = setup.calibration.first(probe_batches)
     done = 0
-    for part in parts_within(groups, setup.state, limit_bytes):
+    for part in parts_within(groups, limit_bytes):
         setup.progress("measuring layers", done, len(groups))
         replay = Replay(setup.graph, setup.start, setup.calibration, cache_bytes=0)
         consumers = [consumer for group in part for consumer in group.consumers]
@@ -176,8 +181,11 @@ def reduce_network(setup: Setup, widths: Mapping[str, int]) -> Reduction:
     ]
     # A layer that reads a stream further on is refitted once more when its turn comes.
     for group in setup.neurons.groups:
-        later = [_whole(consumer) for consumer in group.consumers if group.coupled]
-        events += [(graph.index(c.layer.node), c) for c in later if graph.index(c.layer.node) > _first(graph, later)]
+        first = _first(graph, group.consumers)
+        for later in [_whole(consumer) for consumer in group.consumers if group.coupled]:
+            at = graph.index(later.layer.node)
+            if at > first and 8 * feature_count(later) ** 2 <= setup.gram_bytes:
+                events.append((at, later))
     if setup.repair:
         events += [(_first(graph, [reader]), reader) for reader in _worth_repairing(setup, widths)]
     keep: dict[str, Tensor] = {}
@@ -283,7 +291,16 @@ def _repair(setup: Setup, replay: Replay, reader: Consumer, current: dict[str, T
 
     Minimises ``1/2 ||Psi - Phi V||^2 + rho/2 ||V - V_0||^2`` with V_0 the weights it has.
     """
-    (sums,) = collect(replay, current, setup.state, [reader], max_positions=setup.max_positions, seed=setup.seed)
+    # Few rows are enough for a step that stays close to the weights there are.
+    (sums,) = collect(
+        replay,
+        current,
+        setup.state,
+        [reader],
+        max_positions=setup.max_positions,
+        seed=setup.seed,
+        full_rank=False,
+    )
     gram, cross, _ = sums.central(intercept=reader.has_intercept)
     gain = output_gain(reader, setup.state)
     own = (current[reader.layer.weight].double().flatten(1) * gain[:, None]).T
@@ -314,8 +331,10 @@ def unread_outputs(groups: Sequence[NeuronGroup], state: State, weights: Collect
     found: dict[str, Tensor] = {}
     for group in groups:
         for producer in group.producers:
-            if producer.layer.weight in weights:
-                found[producer.layer.weight] = (outgoing_weight(group, state) == 0.0)[producer.neurons]
+            key = producer.layer.weight
+            if key in weights:
+                silent = (outgoing_weight(group, state) == 0.0)[producer.neurons.clamp_min(0)]
+                found[key] = found.get(key, False) | (silent & (producer.neurons != NO_NEURON))
     return found
 
 
@@ -347,12 +366,12 @@ def _first(graph: ModelGraph, consumers: Sequence[Consumer]) -> int:
     return min(graph.index(consumer.layer.node) for consumer in consumers)
 
 
-def parts_within(groups: Sequence[NeuronGroup], state: State, limit_bytes: int) -> list[list[NeuronGroup]]:
+def parts_within(groups: Sequence[NeuronGroup], limit_bytes: int) -> list[list[NeuronGroup]]:
     """Split the groups so that the Gram matrices of a part fit into ``limit_bytes``."""
     parts: list[list[NeuronGroup]] = [[]]
     spent = 0
     for group in groups:
-        need = sum(8 * state[consumer.layer.weight][0].numel() ** 2 for consumer in group.consumers)
+        need = gram_bytes(group)
         if parts[-1] and spent + need > limit_bytes:
             parts.append([])
             spent = 0

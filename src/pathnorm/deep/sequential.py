@@ -19,8 +19,10 @@ from pathnorm.deep.graph import ModelGraph, State
 from pathnorm.deep.mixing import kept_key
 from pathnorm.deep.moments import (
     Moments,
+    Others,
     accumulate,
     draw_positions,
+    feature_count,
     output_gain,
     own_features,
     reconstruction,
@@ -79,10 +81,12 @@ def collect(
     max_positions: int | None,
     seed: int,
     cut: int | None = None,
+    full_rank: bool = True,
 ) -> tuple[Moments, ...]:
     """Return the moments of ``targets`` (consumers of one group), one streaming pass.
 
-    The cache of ``replay`` moves to the first target, or to ``cut`` before it.
+    The cache of ``replay`` moves to the first target, or to ``cut`` before it. With ``full_rank``, fewer rows than
+    features are refused.
     """
     graph = replay.graph
     if cut is None:
@@ -90,6 +94,7 @@ def collect(
     stop = max(graph.index(consumer.site.node) for consumer in targets) + 1
     keep = {node for c in targets for node in (c.layer.source, c.layer.node, c.site.node)}
     gains = [output_gain(consumer, original) for consumer in targets]
+    others = [_others(consumer, current, original) for consumer in targets]
     generator = torch.Generator().manual_seed(seed)
     sums: list[Moments] = []
     for before, after in replay.sweep(current, cut=cut, stop=stop, keep=keep):
@@ -100,28 +105,28 @@ def collect(
                 consumer, (before[consumer.site.node], after[consumer.site.node]), outputs, gains[index]
             )
             if index == len(sums):
-                n_features = int(original[layer.weight][0].numel())
-                sums.append(Moments.zeros(n_features, layer.width, inputs.device))
+                sums.append(Moments.zeros(feature_count(consumer), layer.width, inputs.device))
             accumulate(
                 sums[index],
                 layer,
                 inputs,
                 wanted,
                 draw_positions(layer, outputs.shape, max_positions, generator, outputs.device),
+                others=others[index],
             )
     for consumer, total in zip(targets, sums, strict=True):
         total.sum_over_ranks()
-        _require_usable(consumer, total)
-    return tuple(_left_for(consumer, total, current, original) for consumer, total in zip(targets, sums, strict=True))
+        _require_usable(consumer, total, full_rank=full_rank)
+    return tuple(sums)
 
 
-def _left_for(consumer: Consumer, sums: Moments, current: State, original: State) -> Moments:
-    """Return what the group has to do in a layer that reads others as well."""
+def _others(consumer: Consumer, current: State, original: State) -> Others | None:
+    """Return what a layer reads besides the group, which stays as it is."""
     if consumer.whole:
-        return sums
-    own = own_features(consumer).to(sums.gram.device)
+        return None
     coef = (current[consumer.layer.weight].double().flatten(1) * output_gain(consumer, original)[:, None]).T
-    return sums.without(own, coef[~own])
+    own = own_features(consumer).to(coef.device)
+    return Others(own, coef[~own])
 
 
 def layer_state(group: NeuronGroup, moments: tuple[Moments, ...], original: State) -> LayerState:
@@ -139,7 +144,9 @@ def input_norms(group: NeuronGroup, state: State) -> Tensor:
     """
     total = torch.zeros(group.width, dtype=torch.float64, device=state[group.producer.weight].device)
     for producer in group.producers:
-        total.index_add_(0, producer.neurons.to(total.device), _squared_rows(producer, state).to(total))
+        own = producer.neurons != NO_NEURON
+        squared = _squared_rows(producer, state).to(total)
+        total.index_add_(0, producer.neurons[own].to(total.device), squared[own.to(total.device)])
     norms = total.sqrt()
     largest = float(norms.max())
     return norms.clamp_min(1e-6 * largest if largest > 0.0 else 1.0)
@@ -241,8 +248,8 @@ def layer_error(replay: Replay, current: State, original: State, group: NeuronGr
     return float(np.sqrt(missed / second)) if second > 0.0 else 0.0
 
 
-def _require_usable(consumer: Consumer, sums: Moments) -> None:
-    """Refuse moments that are not finite, or come from fewer rows than there are features."""
+def _require_usable(consumer: Consumer, sums: Moments, *, full_rank: bool) -> None:
+    """Refuse moments that are not finite, or, with ``full_rank``, come from fewer rows than there are features."""
     name = consumer.layer.name
     if not all(bool(torch.isfinite(part).all()) for part in (sums.gram, sums.cross, sums.outer)):
         raise DataError(
@@ -250,7 +257,7 @@ def _require_usable(consumer: Consumer, sums: Moments) -> None:
             "Check the data's scaling and the network's weights."
         )
     needed, rows = sums.features.numel() + 1, int(sums.count)
-    if rows < needed:
+    if full_rank and rows < needed:
         raise DataError(
             f"The moments of {name} have {sums.features.numel()} features and need at least {needed} rows (samples x "
             f"positions) to have full rank. The calibration data gives {rows}: multiply the number of samples by "

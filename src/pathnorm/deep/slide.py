@@ -23,6 +23,7 @@ __all__ = ["readouts", "slide", "start_of"]
 
 _RATE = 2e-3
 _WARM_UP = 0.2
+_SHORTEST = 6  # below, the warm-up has no length and the schedule divides by it
 
 
 def start_of(graph: ModelGraph, group: NeuronGroup) -> int:
@@ -79,7 +80,7 @@ def slide(replay: Replay, group: NeuronGroup, keep: Tensor, current: dict[str, T
     except RuntimeError:
         return False
     optimizer = torch.optim.Adam(moving.values(), lr=_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=max(steps, 2), pct_start=_WARM_UP)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=max(steps, _SHORTEST), pct_start=_WARM_UP)
     with torch.enable_grad():
         for pair in itertools.islice(pairs, steps):
             optimizer.zero_grad()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pathnorm.deep.blocks import GRAM_BYTES, in_blocks
 from pathnorm.deep.configs import builds_itself
 from pathnorm.deep.cost import Cost, macs_cost, params_cost
 from pathnorm.deep.coupling import Coupling
@@ -49,10 +50,12 @@ def survey(
     skip: Sequence[str] = (),
     streams: bool = False,
     uniform: bool = False,
+    gram_bytes: int = GRAM_BYTES,
 ) -> Survey:
     """Trace a network and find the neurons that can be removed; reads one batch, and runs two samples of it.
 
-    With ``uniform``, neurons whose number the model's own configuration cannot state are left alone.
+    With ``uniform``, neurons whose number the model's own configuration cannot state are left alone. Groups whose Gram
+    matrices take more than ``gram_bytes`` come in blocks.
 
     Raises
     ------
@@ -67,6 +70,7 @@ def survey(
     found = _usable(model, graph, state, found, example)
     if uniform:
         found = _stated_in_config(model, graph, state, found)
+    found = in_blocks(found, gram_bytes)
     costs = (params_cost(model, found.groups), macs_cost(graph, found.labels, found.groups))
     return Survey(graph, state, found, example, costs)
 
