@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Train, audit, compress, continue
 #
-# A network for handwritten digits is trained under the path norm, looked at, made smaller and trained on. Run it as a
-# script, `python examples/train_audit_compress_continue.py`, or cell by cell in an editor that knows `# %%`. It needs
-# `pip install 'pathnorm[deep]'` and takes about a minute on one core.
+# A network for handwritten digits is trained under the path norm, looked at, made smaller and trained
+# on. Run it as a script, `python examples/train_audit_compress_continue.py`, or cell by cell in an
+# editor that knows `# %%`. It needs `pip install 'pathnorm[deep]'` and takes a few minutes on one
+# core.
 
 # %%
 from __future__ import annotations
@@ -21,8 +22,9 @@ from pathnorm.demo.digits import DigitsCNN, DigitsSplit, accuracy, load_split
 # %% [markdown]
 # ## Train
 #
-# `PathProx` goes around any optimiser. After every step it shrinks each neuron by the proximal map of `lam ‖v‖ ‖w‖`, which
-# sets whole neurons to zero. `lam_from_weight_decay` says which `lam` belongs to a weight decay that one would have used.
+# `PathProx` goes around any optimiser. After every step it shrinks each neuron by the proximal map of
+# `lam ‖v‖ ‖w‖`, which sets whole neurons to zero. `lam_from_weight_decay` says which `lam` belongs to
+# a weight decay that one would have used.
 
 
 # %%
@@ -47,18 +49,19 @@ def train(model: nn.Module, split: DigitsSplit, *, epochs: int, decay: float, ra
 # %% [markdown]
 # ## All four steps
 #
-# `audit` reads the trained network and changes nothing: how many neurons still do something, how balanced they are, how
-# many the outputs of each layer need. `compress` then removes what is not needed within an error on data without labels,
-# and says what it proved and what it measured. The result is a module of the same class with smaller tensors, so training
-# goes on as it began, with a smaller step.
+# `audit` reads the trained network and changes nothing: how many neurons still do something, how
+# balanced they are, how many the outputs of each layer need. `compress` then removes what is not
+# needed within an error on data without labels, and says what it proved and what it measured. The
+# result is a module of the same class with smaller tensors, so training goes on as it began, with a
+# smaller step.
 
 
 # %%
-def main(epochs: int = 30, more: int = 10) -> dict[str, float]:
+def main(epochs: int = 30, more: int = 10, kind: type[nn.Module] = DigitsCNN) -> dict[str, float]:
     """Run the example and return the test accuracies and sizes it prints."""
     split = load_split(seed=0)
     torch.manual_seed(0)
-    model = DigitsCNN()
+    model = kind()
     train(model, split, epochs=epochs, decay=2e-3, rate=0.05)
 
     audit = pathnorm.audit(model, split.train_images)
@@ -81,7 +84,7 @@ def main(epochs: int = 30, more: int = 10) -> dict[str, float]:
         "path norm before": pathnorm.deep.path_norm(model, split.train_images[:2]).total,
         "path norm after": pathnorm.deep.path_norm(small, split.train_images[:2]).total,
     }
-    print(again.summary)
+    print("\n".join(finding.text for finding in again.summary))
     for name, value in found.items():
         print(f"{name:24}{value:.4g}")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import socket
 import subprocess
@@ -126,3 +127,23 @@ def two_ranks(tmp_path):
         return tmp_path
 
     return run
+
+
+@pytest.fixture(scope="session")
+def torchvision_operators():
+    """Let torchvision be imported beside a torch of another build, whose operators it does not find."""
+    if importlib.util.find_spec("torchvision") is None:
+        yield
+        return
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        importlib.import_module("torchvision")
+        yield library
+        return
+    yield

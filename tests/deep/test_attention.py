@@ -155,6 +155,7 @@ def test_token_ids_are_data_and_shared_weights_stay_shared():
     assert model.attention.num_heads == 2 and done.model.attention.num_heads == 1
 
 
+@pytest.mark.usefixtures("torchvision_operators")
 def test_models_of_transformers(tmp_path):
     transformers = pytest.importorskip("transformers", reason="an optional peer: pip install transformers")
     sizes = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}

@@ -215,6 +215,7 @@ def hugging_face():
     }
 
 
+@pytest.mark.usefixtures("torchvision_operators")
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert"])
 def test_models_of_transformers_load_by_their_own_from_pretrained(name, tmp_path):
     kind, config, left_alone = hugging_face()[name]

@@ -292,15 +292,7 @@ def _repair(setup: Setup, replay: Replay, reader: Consumer, current: dict[str, T
     Minimises ``1/2 ||Psi - Phi V||^2 + rho/2 ||V - V_0||^2`` with V_0 the weights it has.
     """
     # Few rows are enough for a step that stays close to the weights there are.
-    (sums,) = collect(
-        replay,
-        current,
-        setup.state,
-        [reader],
-        max_positions=setup.max_positions,
-        seed=setup.seed,
-        full_rank=False,
-    )
+    (sums,) = collect(replay, current, setup.state, [reader], max_positions=setup.max_positions, seed=setup.seed)
     gram, cross, _ = sums.central(intercept=reader.has_intercept)
     gain = output_gain(reader, setup.state)
     own = (current[reader.layer.weight].double().flatten(1) * gain[:, None]).T

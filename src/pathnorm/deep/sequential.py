@@ -81,12 +81,10 @@ def collect(
     max_positions: int | None,
     seed: int,
     cut: int | None = None,
-    full_rank: bool = True,
 ) -> tuple[Moments, ...]:
     """Return the moments of ``targets`` (consumers of one group), one streaming pass.
 
-    The cache of ``replay`` moves to the first target, or to ``cut`` before it. With ``full_rank``, fewer rows than
-    features are refused.
+    The cache of ``replay`` moves to the first target, or to ``cut`` before it.
     """
     graph = replay.graph
     if cut is None:
@@ -116,7 +114,7 @@ def collect(
             )
     for consumer, total in zip(targets, sums, strict=True):
         total.sum_over_ranks()
-        _require_usable(consumer, total, full_rank=full_rank)
+        _require_finite(consumer, total)
     return tuple(sums)
 
 
@@ -130,7 +128,15 @@ def _others(consumer: Consumer, current: State, original: State) -> Others | Non
 
 
 def layer_state(group: NeuronGroup, moments: tuple[Moments, ...], original: State) -> LayerState:
-    """Return the layer problem of a group, weighted by the norms of its input weights."""
+    """Return the layer problem of a group, weighted by the norms of its input weights.
+
+    Raises
+    ------
+    DataError
+        If the moments are of fewer rows than there are features.
+    """
+    for consumer, sums in zip(group.consumers, moments, strict=True):
+        _require_full_rank(consumer, sums)
     problem = reconstruction(group, moments, input_norms(group, original))
     return LayerState(group, moments, problem, np.arange(group.width))
 
@@ -248,18 +254,20 @@ def layer_error(replay: Replay, current: State, original: State, group: NeuronGr
     return float(np.sqrt(missed / second)) if second > 0.0 else 0.0
 
 
-def _require_usable(consumer: Consumer, sums: Moments, *, full_rank: bool) -> None:
-    """Refuse moments that are not finite, or, with ``full_rank``, come from fewer rows than there are features."""
-    name = consumer.layer.name
+def _require_finite(consumer: Consumer, sums: Moments) -> None:
     if not all(bool(torch.isfinite(part).all()) for part in (sums.gram, sums.cross, sums.outer)):
         raise DataError(
-            f"Activations must be finite. The input or output of {name} holds NaN or Inf on the calibration data. "
-            "Check the data's scaling and the network's weights."
+            f"Activations must be finite. The input or output of {consumer.layer.name} holds NaN or Inf on the "
+            "calibration data. Check the data's scaling and the network's weights."
         )
+
+
+def _require_full_rank(consumer: Consumer, sums: Moments) -> None:
+    """Refuse moments of fewer rows than there are features."""
     needed, rows = sums.features.numel() + 1, int(sums.count)
-    if full_rank and rows < needed:
+    if rows < needed:
         raise DataError(
-            f"The moments of {name} have {sums.features.numel()} features and need at least {needed} rows (samples x "
-            f"positions) to have full rank. The calibration data gives {rows}: multiply the number of samples by "
-            f"{-(-needed // max(rows, 1))} or list the layer's producer in skip."
+            f"The moments of {consumer.layer.name} have {sums.features.numel()} features and need at least {needed} "
+            f"rows (samples x positions) to have full rank. The calibration data gives {rows}: multiply the number of "
+            f"samples by {-(-needed // max(rows, 1))} or list the layer's producer in skip."
         )

@@ -80,7 +80,9 @@ def slide(replay: Replay, group: NeuronGroup, keep: Tensor, current: dict[str, T
     except RuntimeError:
         return False
     optimizer = torch.optim.Adam(moving.values(), lr=_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=max(steps, _SHORTEST), pct_start=_WARM_UP)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, _RATE, total_steps=max(steps, _SHORTEST), pct_start=_WARM_UP
+    )
     with torch.enable_grad():
         for pair in itertools.islice(pairs, steps):
             optimizer.zero_grad()

@@ -16,13 +16,15 @@ from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State, clean_copy, trace
 from pathnorm.deep.groups import find_neurons
 from pathnorm.deep.neuron_group import NeuronGroup, Neurons
-from pathnorm.deep.outputs_first import turned_state
-from pathnorm.deep.surgery import cut, sliced_state
+from pathnorm.deep.surgery import cut
 from pathnorm.deep.uniform import same_places
 from pathnorm.errors import DataError, UnsupportedModelError
 from pathnorm.report.records import SkippedGroup
 
 __all__ = ["Survey", "device_of", "survey"]
+
+# Parameters above which a network is tried by its shapes alone, without copies of its weights.
+_LARGE = 30_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,30 +103,40 @@ def _usable(model: nn.Module, graph: ModelGraph, state: State, found: Neurons, e
 
     Each group is tried without its last neuron; a forward that fails then could not run the result.
     """
-    twin = clean_copy(model)
     groups: list[NeuronGroup] = []
     skipped = list(found.skipped)
+    shapes = None
+    if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
+        shapes = _Network(clean_copy(model).to("meta"), {key: value.to("meta") for key, value in state.items()})
     for group in found.groups:
-        reason = None if group.width > 1 else "a single neuron cannot be removed"
-        if reason is None:
-            keep = {group.name: torch.arange(group.width - 1)}
-            touched = {rows.key for rows in group.rows} | {c.layer.weight for c in group.consumers}
-            # Depthwise convolutions state their number of groups, Conv1D its widths, which only a cut corrects.
-            stated = group.coupled or not touched.isdisjoint(graph.turned)
-            small = {} if stated else turned_state(sliced_state(state, [group], keep), graph.turned)
-            try:
-                with torch.no_grad():
-                    if stated:
-                        cut(model, state, [group], keep, turned=graph.turned)(example)
-                    else:
-                        torch.func.functional_call(twin, small, (example,), tie_weights=False)
-            except Exception as error:  # noqa: BLE001  (the model's own code may raise anything)
-                reason = f"the model's forward does not run with another width: {str(error).splitlines()[0][:120]}"
+        reason = "a single neuron cannot be removed" if group.width == 1 else None
+        # Not every operation works on shapes alone, so that the network itself has the last word.
+        if reason is None and (shapes is None or _fails(shapes, graph, group, example.to("meta")) is not None):
+            error = _fails(_Network(model, state), graph, group, example)
+            if error is not None:
+                reason = f"the model's forward does not run with another width: {error}"
         if reason is None:
             groups.append(group)
         else:
             skipped.append(SkippedGroup(name=group.name, width=group.width, reason=reason))
     return _left(found, groups, skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    model: nn.Module
+    state: State
+
+
+def _fails(network: _Network, graph: ModelGraph, group: NeuronGroup, example: Tensor) -> str | None:
+    """Return how the network fails without the last neuron of a group, None if it runs."""
+    keep = {group.name: torch.arange(group.width - 1)}
+    try:
+        with torch.no_grad():
+            cut(network.model, network.state, [group], keep, turned=graph.turned)(example)
+    except Exception as error:  # noqa: BLE001  (the model's own code may raise anything)
+        return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return None
 
 
 def _stated_in_config(model: nn.Module, graph: ModelGraph, state: State, found: Neurons) -> Neurons:
