@@ -171,20 +171,25 @@ def aims(rows: Rows) -> list[Row]:
         )
     ]
     for depth, factor, goal in GOALS:
-        reached = {
-            row["coupling"]: row["accuracy"]
+        reached = [
+            row
             for row in rows.rows
             if row["network"] == f"ResNet-{depth}"
             and (row["factor_asked"], row["method"], row["tuned"]) == (factor, "pathnorm", False)
             and "accuracy" in row
-        }
-        most = max(reached.values(), default=None)
+        ]
+        most = max((row["accuracy"] for row in reached), default=None)
+        parts = [
+            f"{row['coupling']} {100 * row['accuracy']:.2f} % ({100 * row['interval'][0]:.2f} to "
+            f"{100 * row['interval'][1]:.2f})"
+            for row in reached
+        ]
         found.append(
             {
                 "aim": f"ResNet-{depth} at least {100 * goal:g} % at {factor:g}x, no labels, no training",
                 "measured": most,
                 "met": None if most is None else most >= goal,
-                "note": ", ".join(f"{coupling} {100 * value:.2f} %" for coupling, value in reached.items()),
+                "note": ", ".join(parts),
             }
         )
     return found

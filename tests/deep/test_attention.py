@@ -181,3 +181,48 @@ def test_models_of_transformers(tmp_path):
     layer = done.model.model.model.layers[0]
     assert layer.self_attn.q_proj.out_features == 8 and layer.self_attn.k_proj.out_features == 4
     assert layer.mlp.gate_proj.out_features == layer.mlp.up_proj.out_features == 12
+
+
+class Values(nn.Module):
+    """Attention that takes the number of channels per head from its tensors."""
+
+    def __init__(self, per_head=SIZE):
+        super().__init__()
+        self.num_heads = 2
+        self.query, self.key = nn.Linear(WIDTH, 2 * SIZE), nn.Linear(WIDTH, 2 * SIZE)
+        self.value, self.out = nn.Linear(WIDTH, 2 * per_head), nn.Linear(2 * per_head, 2 * SIZE)
+        self.head = nn.Linear(2 * SIZE, 3)
+
+    def forward(self, x):
+        n, length, _ = x.shape
+        q, k, v = (
+            layer(x).view(n, length, self.num_heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.head(torch.relu(self.out(y.transpose(1, 2).reshape(n, length, -1)).mean(1)))
+
+
+def test_channels_of_values_go_in_every_head(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Values().eval()
+        for part, dim in ((model.value.weight, 0), (model.value.bias, 0), (model.out.weight, 1)):
+            part.data = part.data.unflatten(dim, (2, SIZE)).narrow(dim + 1, 0, 2).repeat_interleave(2, dim + 1)
+            part.data = part.data.flatten(dim, dim + 1)
+    data = torch.randn(200, 5, WIDTH, generator=torch.Generator().manual_seed(1))
+    compression = compress(model, data, widths={"value": 2}, attention="values")
+    small = compression.model
+    torch.testing.assert_close(small(data), model(data), rtol=1e-4, atol=1e-4)
+    assert small.num_heads == 2 and (small.value.out_features, small.out.in_features) == (4, 4)
+    reasons = {item.name: item.reason for item in compression.record.skipped}
+    assert "attention='values'" in reasons["query"] and "attention='values'" in reasons["key"]
+    compression.save(tmp_path / "saved")
+    assert torch.equal(load(lambda: Values().eval(), tmp_path / "saved")(data), small(data))
+
+
+def test_values_need_a_forward_that_follows_them():
+    record = compress(made(), draws(200), widths={"up": 6}, attention="values").record
+    reasons = {item.name: item.reason for item in record.skipped}
+    assert "does not run with another width" in reasons["attention.value"]
+    with pytest.raises(ValueError, match="attention must be 'heads' or 'values'"):
+        compress(made(), draws(20), widths=0.5, attention="keys")

@@ -66,6 +66,9 @@ def add_compress(verbs: Any) -> None:
     parser.add_argument("--round-to", metavar="N", type=count, default=1, help="widths are multiples of N")
     add_reading(parser)
     parser.add_argument("--streams", action="store_true", help="remove channels of residual streams as well")
+    parser.add_argument(
+        "--attention", choices=("heads", "values"), default="heads", help="what is removed from attention"
+    )
     parser.add_argument("--uniform", action="store_true", help="give the same layers of all blocks the same width")
     parser.add_argument("--onnx", action="store_true", help="also write model.onnx")
     parser.add_argument(
@@ -108,6 +111,7 @@ def _compress(arguments: argparse.Namespace) -> Outcome:
             skip=tuple(arguments.skip),
             streams=arguments.streams,
             uniform=arguments.uniform,
+            attention=arguments.attention,
             seed=arguments.seed,
             labels=labels,
             round_to=arguments.round_to,
@@ -141,6 +145,7 @@ def _plan(arguments: argparse.Namespace) -> Outcome:
         skip=tuple(arguments.skip),
         streams=arguments.streams,
         uniform=arguments.uniform,
+        attention=arguments.attention,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
     )

@@ -43,6 +43,7 @@ def check_arguments(
     heldout: float,
     path_norm_cap: float,
     outputs: str,
+    attention: str,
     slide: int,
     counts: Mapping[str, int],
 ) -> None:
@@ -58,6 +59,8 @@ def check_arguments(
         raise ValueError(f"heldout must be a share in (0, 1). Got {heldout!r}.")
     if outputs not in ("values", "logits"):
         raise ValueError(f"outputs must be 'values' or 'logits'. Got {outputs!r}.")
+    if attention not in ("heads", "values"):
+        raise ValueError(f"attention must be 'heads' or 'values'. Got {attention!r}.")
     if slide < 0:
         raise ValueError(f"slide must be a number of steps, 0 for none. Got {slide!r}.")
     for name, value in counts.items():

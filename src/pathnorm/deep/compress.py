@@ -21,6 +21,7 @@ from pathnorm.deep.accuracy import require_classes
 from pathnorm.deep.arguments import check_arguments, the_budget
 from pathnorm.deep.blocks import GRAM_BYTES
 from pathnorm.deep.budget import meet_budget
+from pathnorm.deep.coupling import Attention
 from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.describe import describe
 from pathnorm.deep.edge import export_edge
@@ -125,6 +126,7 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     skip: Sequence[str] = (),
     streams: bool = False,
     uniform: bool = False,
+    attention: Attention = "heads",
     seed: int = 0,
     labels: Any = None,
     heldout: float = 0.2,
@@ -174,6 +176,9 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         Whether groups in the same place of every block get the same width, as models that are built from one number
         for all blocks need it. Configurations in the style of transformers are corrected then, so that
         ``save_pretrained`` and ``from_pretrained`` work on the result.
+    attention : {"heads", "values"}
+        What is removed from attention: heads, or channels of the values and of the output projection, as many in every
+        head. The second needs a forward that takes the number of channels per head from its tensors.
     labels : array
         One class per sample of an array ``data``, for the report and for ``accuracy_drop`` only.
     heldout : float
@@ -222,12 +227,21 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         heldout=heldout,
         path_norm_cap=path_norm_cap,
         outputs=outputs,
+        attention=attention,
         slide=slide,
         counts={"round_to": round_to, "latency_batch": latency_batch, "gram_bytes": gram_bytes},
     )
     device = device_of(model)
     calibration, held = split_batches(data, labels, heldout=heldout, batch_size=batch_size, seed=seed, device=device)
-    seen = survey(model, calibration, skip=skip, streams=streams, uniform=uniform, gram_bytes=gram_bytes)
+    seen = survey(
+        model,
+        calibration,
+        skip=skip,
+        streams=streams,
+        uniform=uniform,
+        attention=attention,
+        gram_bytes=gram_bytes,
+    )
     graph, state, found, example, costs = seen.graph, seen.state, seen.neurons, seen.example, seen.costs
     if outputs == "logits" and graph.output_node.meta["val"].ndim != 2:
         shape = tuple(graph.output_node.meta["val"].shape)

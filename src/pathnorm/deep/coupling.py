@@ -17,13 +17,16 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-__all__ = ["NO_NEURON", "Coupling", "Tied", "Unions", "joined"]
+__all__ = ["NO_NEURON", "Attention", "Coupling", "Tied", "Unions", "joined"]
 
 NO_NEURON = -1
 
 # "none": neurons that meet others stay. "interior": products couple, sums do not, so that gates and squeeze-excite
 # are followed and residual streams are left alone. "streams": sums couple as well.
 Coupling = Literal["none", "interior", "streams"]
+
+# What of an attention is a neuron: a head, or one channel of the values of all heads, which leaves as many heads.
+Attention = Literal["heads", "values"]
 
 
 @dataclass(frozen=True, slots=True)

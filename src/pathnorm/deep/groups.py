@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, fx
 
-from pathnorm.deep.coupling import NO_NEURON, Coupling, joined
+from pathnorm.deep.coupling import NO_NEURON, Attention, Coupling, joined
 from pathnorm.deep.graph import ModelGraph, State, op_name
 from pathnorm.deep.labels import LabelMap, channels_read, propagate
 from pathnorm.deep.layers import Layer
@@ -27,7 +27,13 @@ __all__ = ["find_neurons"]
 
 
 def find_neurons(
-    graph: ModelGraph, state: State, example: Tensor, *, skip: Collection[str] = (), coupling: Coupling = "none"
+    graph: ModelGraph,
+    state: State,
+    example: Tensor,
+    *,
+    skip: Collection[str] = (),
+    coupling: Coupling = "none",
+    attention: Attention = "heads",
 ) -> Neurons:
     """Return the neuron groups of a network and the neurons left alone.
 
@@ -37,13 +43,15 @@ def find_neurons(
         Module paths of producers to leave alone.
     coupling : {"none", "interior", "streams"}
         Whether neurons that meet others are left alone, followed through gates, or through residual streams as well.
+    attention : {"heads", "values"}
+        What of an attention is a neuron.
 
     Raises
     ------
     ValueError
         If ``skip`` names a module that is no linear or convolution layer of the network.
     """
-    found = propagate(graph, state, example, coupling=coupling)
+    found = propagate(graph, state, example, coupling=coupling, attention=attention)
     names = {layer.name for layer in found.layers.values()}
     unknown = sorted(set(skip) - names)
     if unknown:

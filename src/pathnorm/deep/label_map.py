@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
-from pathnorm.deep.coupling import NO_NEURON, Coupling, Tied, Unions
+from pathnorm.deep.coupling import NO_NEURON, Attention, Coupling, Tied, Unions
 from pathnorm.deep.layers import Layer
 
 __all__ = ["LabelMap", "constant_along", "constant_over"]
@@ -35,6 +35,8 @@ class LabelMap:
         Label offset of a layer -> nodes whose values hold its neurons, in forward order.
     coupling : {"none", "interior", "streams"}
         Which channels may be coupled, see :mod:`pathnorm.deep.coupling`.
+    attention : {"heads", "values"}
+        What of an attention is a neuron.
     unions : Unions
         The labels that only go together. The labels of nodes are not rewritten.
     tied : list of Tied
@@ -54,6 +56,7 @@ class LabelMap:
     shapes: dict[fx.Node, tuple[int, ...]] = field(default_factory=dict)
     carriers: dict[int, list[fx.Node]] = field(default_factory=dict)
     coupling: Coupling = "none"
+    attention: Attention = "heads"
     unions: Unions = field(default_factory=Unions)
     tied: list[Tied] = field(default_factory=list)
     parts: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pathnorm.deep.coupling import NO_NEURON, Coupling, Tied
+from pathnorm.deep.coupling import NO_NEURON, Attention, Coupling, Tied
 from pathnorm.deep.graph import ModelGraph, State, op_name
 from pathnorm.deep.label_map import LabelMap, constant_along, constant_over
 from pathnorm.deep.layers import CONVOLUTIONS, Layer, arguments_of, as_tuple, layer_of, weight_of
@@ -43,9 +43,16 @@ _POOLING = frozenset(
 _REDUCTIONS = frozenset({"mean", "amax", "amin", "sum"})
 
 
-def propagate(graph: ModelGraph, state: State, example: Tensor, *, coupling: Coupling = "none") -> LabelMap:
+def propagate(
+    graph: ModelGraph,
+    state: State,
+    example: Tensor,
+    *,
+    coupling: Coupling = "none",
+    attention: Attention = "heads",
+) -> LabelMap:
     """Return the labels of all neurons, found by running the graph once on ``example``."""
-    found = LabelMap(coupling=coupling)
+    found = LabelMap(coupling=coupling, attention=attention)
     with torch.no_grad():
         _record_shapes(graph, state, example, found)
     for node in graph.nodes:
@@ -192,7 +199,10 @@ def _averaged(node: fx.Node, found: LabelMap, labels: Tensor, dim: int) -> str |
 
 
 def _attended(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
-    """Labels behind dot-product attention: those of the values; all channels of a head stay or go together."""
+    """Labels behind dot-product attention: those of the values.
+
+    All channels of a head stay or go together, or else the values' channels of one number in all heads.
+    """
     arguments = arguments_of(node)
     inputs = [found.labels.get(arguments[name]) for name in ("query", "key", "value")]
     mask = found.shapes.get(arguments.get("attn_mask"), ())  # type: ignore[arg-type]
@@ -205,7 +215,12 @@ def _attended(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor 
             return "attention over mixed channels"
         channels = constant[0, :, 0]
         heads.append(channels.repeat_interleave(shape[1] // channels.shape[0], 0))
-    found.unions.join_along(torch.cat(heads, 1), 1)
+    if found.attention == "values":
+        for labels in heads[:2]:
+            found.block(labels, "queries and keys are left alone with attention='values'")
+        found.unions.join_along(heads[2], 0)
+    else:
+        found.unions.join_along(torch.cat(heads, 1), 1)
     return heads[2][None, :, None].expand(shape)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pathnorm.deep.blocks import GRAM_BYTES
 from pathnorm.deep.budget import MOMENT_BYTES
+from pathnorm.deep.coupling import Attention
 from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.graph import ModelGraph
 from pathnorm.deep.moments import feature_count
@@ -31,6 +32,7 @@ def plan(  # noqa: PLR0913  (a public front door)
     skip: Sequence[str] = (),
     streams: bool = False,
     uniform: bool = False,
+    attention: Attention = "heads",
     heldout: float = 0.2,
     batch_size: int = 128,
     gram_bytes: int = GRAM_BYTES,
@@ -50,6 +52,8 @@ def plan(  # noqa: PLR0913  (a public front door)
         Module paths of layers whose neurons are left alone.
     streams, uniform : bool
         Whether the channels of residual streams may be removed as well; whether all blocks get the same widths.
+    attention : {"heads", "values"}
+        What is removed from attention.
     heldout : float
         Share of the data kept back.
     batch_size : int
@@ -63,7 +67,15 @@ def plan(  # noqa: PLR0913  (a public front door)
         See :mod:`pathnorm.errors`.
     """
     calibration, _ = split_batches(data, heldout=heldout, batch_size=batch_size, seed=seed, device=device_of(model))
-    seen = survey(model, calibration, skip=skip, streams=streams, uniform=uniform, gram_bytes=gram_bytes)
+    seen = survey(
+        model,
+        calibration,
+        skip=skip,
+        streams=streams,
+        uniform=uniform,
+        attention=attention,
+        gram_bytes=gram_bytes,
+    )
     return plan_of(seen, calibration)
 
 

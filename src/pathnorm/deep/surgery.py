@@ -152,7 +152,10 @@ def _rows(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, int]:
 def _correct_heads(module: nn.Module, before: Mapping[str, int]) -> None:
     """Shrink the numbers of heads as the layers that make them have shrunk."""
     after = _rows_of_children(module)
-    shares = {(after[name], rows) for name, rows in before.items() if after[name] != rows}
+    changed = [name for name, rows in before.items() if after[name] != rows]
+    shares = {(after[name], before[name]) for name in changed}
+    if len(changed) == 1 and sum(rows == before[changed[0]] for rows in before.values()) > _FUSED:
+        return  # values have fewer channels, beside queries, keys and outputs as they were
     ratios = {new / old for new, old in shares}
     if len(ratios) != 1 or isinstance(module, nn.MultiheadAttention):
         return

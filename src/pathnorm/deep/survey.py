@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pathnorm.deep.blocks import GRAM_BYTES, in_blocks
 from pathnorm.deep.configs import builds_itself
 from pathnorm.deep.cost import Cost, macs_cost, params_cost
-from pathnorm.deep.coupling import Coupling
+from pathnorm.deep.coupling import Attention, Coupling
 from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State, clean_copy, trace
 from pathnorm.deep.groups import find_neurons
@@ -52,6 +52,7 @@ def survey(
     skip: Sequence[str] = (),
     streams: bool = False,
     uniform: bool = False,
+    attention: Attention = "heads",
     gram_bytes: int = GRAM_BYTES,
 ) -> Survey:
     """Trace a network and find the neurons that can be removed; reads one batch, and runs two samples of it.
@@ -68,7 +69,7 @@ def survey(
     graph = trace(model, example, outputs_first=True)
     state = graph.state_of(clean_copy(model))
     coupling: Coupling = "streams" if streams else "interior"
-    found = find_neurons(graph, state, example, skip=skip, coupling=coupling)
+    found = find_neurons(graph, state, example, skip=skip, coupling=coupling, attention=attention)
     found = _usable(model, graph, state, found, example)
     if uniform:
         found = _stated_in_config(model, graph, state, found)
