@@ -231,7 +231,8 @@ def shallow_table(found: Results) -> str:
 
 
 def aims_table(aims: list[Results]) -> str:
-    rows = [[row["aim"], f"{row['measured']:.3g}", "met" if row["met"] else "missed", row["note"]] for row in aims]
+    said = {True: "met", False: "missed", None: "so far"}  # None where not every case has been run
+    rows = [[row["aim"], f"{row['measured']:.3g}", said[row["met"]], row["note"]] for row in aims]
     return markdown(["aim", "measured", "", "remark"], rows)
 
 
@@ -285,9 +286,90 @@ def tabular_table(found: Results) -> str:
     return "\n\n".join([*parts, "Ranks:", markdown(head, rows), "Aims:", aims_table(found["aims"])])
 
 
+def frontier_table(found: Results) -> str:
+    """Accuracy at every point: ours, and the best of the peer's scores with each repair."""
+    parts = []
+    for coupling in dict.fromkeys(row["coupling"] for row in found["rows"]):
+        for tuned in (False, True):
+            rows = [row for row in found["rows"] if row["coupling"] == coupling and row["tuned"] == tuned]
+            rows = [row for row in rows if "accuracy" in row and row["method"] != "dense"]
+            if not rows:
+                continue
+            body = [
+                frontier_cells([row for row in rows if (row["network"], row["factor_asked"]) == case])
+                for case in sorted({(row["network"], row["factor_asked"]) for row in rows})
+            ]
+            what = {"interior": "Block interiors", "streams": "Interiors and residual streams"}[coupling]
+            after = ", one epoch of training behind it" if tuned else ""
+            head = ["network", "fewer MACs", "pathnorm", "peer", "peer + BN", "peer + our refit"]
+            parts.append(f"**{what}{after}, test accuracy in %**\n\n" + markdown(head, body))
+    aims = [aim for aim in found["aims"] if aim["measured"] is not None]
+    return "\n\n".join([*parts, "Aims:", aims_table(aims)])
+
+
+def frontier_cells(rows: list[Results]) -> list[str]:
+    def best(repair: str) -> str:
+        mine = [row for row in rows if row["method"] != "pathnorm" and row["repair"] == repair]
+        if not mine:
+            return ""
+        row = max(mine, key=lambda row: row["accuracy"])
+        return f"{100 * row['accuracy']:.2f} ({row['method'].removeprefix('tp-')})"
+
+    ours = [f"{100 * row['accuracy']:.2f}" for row in rows if row["method"] == "pathnorm"]
+    asked = f"{rows[0]['factor_asked']:g}x"
+    return [rows[0]["network"], asked, *(ours or [""]), *(best(repair) for repair in ("none", "batch-norm", "refit"))]
+
+
+def transformers_table(found: Results) -> str:
+    parts = []
+    for network, dense in found["dense"].items():
+        rows = [row for row in found["rows"] if row["network"] == network]
+        methods = list(dict.fromkeys(row["method"] for row in rows))
+        body = []
+        for point in dict.fromkeys(row["point"] for row in rows):
+            values = {
+                method: [row["loss"][0] for row in rows if (row["point"], row["method"]) == (point, method)]
+                for method in methods
+            }
+            means = {method: statistics.mean(losses) for method, losses in values.items() if losses}
+            least = min(means.values())
+            cells = [f"{means[m]:.4f}" if m in means else "" for m in methods]
+            body.append([point, *(f"**{c}**" if c == f"{least:.4f}" else c for c in cells)])
+        accuracy = f", accuracy {100 * dense['accuracy']:.2f} %"
+        title = f"**{network}** (dense: loss {dense['loss'][0]:.4f}{accuracy})"
+        parts.append(f"{title}\n\n" + markdown(["removed", *methods], body))
+    met = sum(bool(aim["met"]) for aim in found["aims"] if aim["measure"] == "loss")
+    count = sum(aim["measure"] == "loss" for aim in found["aims"])
+    return "\n\n".join([*parts, f"Lowest loss at every point: {met} of {count} points."])
+
+
+def end_to_end_table(found: Results) -> str:
+    body = []
+    for row in found["rows"]:
+        if "failure" in row:
+            body.append([row["case"], row["failure"], *[""] * 6])
+            continue
+        speeds = {(item["engine"], item["threads"], item["batch"]): item["speed"] for item in row["latency"]}
+        body.append(
+            [
+                row["case"],
+                seconds(row["seconds"]),
+                f"{row['peak_memory_mb'] / 1024:.1f} GB",
+                f"{row['macs'][0] / row['macs'][1]:.2f}x",
+                *(f"{speeds[engine, threads, 8]:.2f}x" for engine in ("torch", "onnxruntime") for threads in (1, 2)),
+            ]
+        )
+    head = ["network", "compression", "peak memory", "fewer MACs", "torch, 1 thread", "torch, 2"]
+    table = markdown([*head, "onnxruntime, 1", "onnxruntime, 2"], body)
+    return "\n\n".join([table, "Aims:", aims_table(found["aims"])])
+
+
 SECTIONS = {
     "digits": ("Handwritten digits", digits_table),
     "cifar_resnet": ("CIFAR-10 ResNets", cifar_table),
+    "cifar_frontier": ("CIFAR-10 ResNets: accuracy against size", frontier_table),
+    "small_transformers": ("A small language model and a vision transformer", transformers_table),
+    "end_to_end": ("Time, memory and milliseconds at full size", end_to_end_table),
     "gram_solver": ("The multitask lasso of a layer", solver_table),
     "bv2_solver": ("One dimension: the exact fit", bv2_solver_table),
     "bv2_rates": ("One dimension: error against N", bv2_rates_table),
@@ -301,6 +383,21 @@ INTRODUCTIONS = {
     "cifar_resnet": "Trained ResNets of He et al. (2016), unlabelled training images for calibration, "
     "accuracy on all 10,000 "
     "test images, no fine-tuning. `slide` is the number of local steps per layer in which the kept neurons move.",
+    "cifar_frontier": "The trained ResNets of He et al. (2016), 5,000 unlabelled training images, accuracy on all 10,000 "
+    "test images, no labels and no training unless it says so; 300 local steps per layer (`slide`) in block interiors. "
+    "The peer is Torch-Pruning 1.6.1: at every point the most accurate of its scores on the test images, which favours "
+    "it; in brackets which. `+ BN` takes BatchNorm statistics anew, `+ our refit` is `pathnorm.deep.refit` on its "
+    "result.",
+    "small_transformers": "Loss per byte of a language model on the sources of Python's standard library (files kept "
+    "back), cross-entropy on all 10,000 test images for a vision transformer on MNIST. A quarter or half of the "
+    "feed-forward neurons, of the heads or of both are removed, as many in every block, so that methods differ in what "
+    "they remove and in what they do about it; no training afterwards. All see the same 1,024 unlabelled training "
+    "inputs, of which ours keeps a fifth back. `wanda` is its structured form (Wanda-sp), `flap` the score and the bias "
+    "compensation of FLAP (An et al. 2023) with one share for all layers, `flap-squared` its released code's square on "
+    "heads. One seed. To run it again, `PATHNORM_CACHE` names a folder for the trained weights.",
+    "end_to_end": "Half the multiply-accumulates, random weights, so nothing is said about accuracy. Compression with "
+    "two threads on two cores; peak memory is that of the process. Latency is the median of 15 runs of eight samples "
+    "after a warm-up, dense and compressed interleaved.",
     "gram_solver": "K = 512 real activations on N = 20,000 images, D outputs. Every method is run until the "
     "gap that *we* "
     "certify from its coefficients is at most 1e-4, in processor seconds on one thread. The ratio with Gram "
