@@ -383,8 +383,8 @@ INTRODUCTIONS = {
     "cifar_resnet": "Trained ResNets of He et al. (2016), unlabelled training images for calibration, "
     "accuracy on all 10,000 "
     "test images, no fine-tuning. `slide` is the number of local steps per layer in which the kept neurons move.",
-    "cifar_frontier": "The trained ResNets of He et al. (2016), 5,000 unlabelled training images, accuracy on all 10,000 "
-    "test images, no labels and no training unless it says so; 300 local steps per layer (`slide`) in block interiors. "
+    "cifar_frontier": "The trained ResNets of He et al. (2016), 5,000 unlabelled training images, accuracy on all "
+    "10,000 test images, no labels, no training unless it says so; 300 local steps per layer (`slide`) in interiors. "
     "The peer is Torch-Pruning 1.6.1: at every point the most accurate of its scores on the test images, which favours "
     "it; in brackets which. `+ BN` takes BatchNorm statistics anew, `+ our refit` is `pathnorm.deep.refit` on its "
     "result.",
@@ -392,7 +392,7 @@ INTRODUCTIONS = {
     "back), cross-entropy on all 10,000 test images for a vision transformer on MNIST. A quarter or half of the "
     "feed-forward neurons, of the heads or of both are removed, as many in every block, so that methods differ in what "
     "they remove and in what they do about it; no training afterwards. All see the same 1,024 unlabelled training "
-    "inputs, of which ours keeps a fifth back. `wanda` is its structured form (Wanda-sp), `flap` the score and the bias "
+    "inputs, of which ours keeps a fifth back. `wanda` is its structured form (Wanda-sp), `flap` the score and bias "
     "compensation of FLAP (An et al. 2023) with one share for all layers, `flap-squared` its released code's square on "
     "heads. One seed. To run it again, `PATHNORM_CACHE` names a folder for the trained weights.",
     "end_to_end": "Half the multiply-accumulates, random weights, so nothing is said about accuracy. Compression with "
