@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pathnorm.deep import compress
 from pathnorm.deep.data import split_batches
 from pathnorm.deep.graph import state_of, trace
 from pathnorm.deep.groups import find_neurons
@@ -183,3 +186,15 @@ def test_a_sweep_may_go_back_behind_the_cache(build, sample):
     collect(replay, state, state, late.consumers, max_positions=None, seed=0)
     again = collect(replay, state, state, early.consumers, max_positions=None, seed=0)
     assert torch.equal(first[0].gram, again[0].gram)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+@pytest.mark.parametrize("kind", ["chain", "residual", "mlp"])
+def test_moments_and_networks_on_a_gpu_are_those_of_the_processor(kind, build, sample):
+    model, data = build(kind), sample(kind, 200)
+    here = compress(model, data, widths=0.5, max_positions=None)
+    there = compress(copy.deepcopy(model).cuda(), data, widths=0.5, max_positions=None)
+    assert next(there.model.parameters()).is_cuda
+    for one, two in zip(here.record.groups, there.record.groups, strict=True):
+        assert one.width_after == two.width_after
+        assert one.error_calibration == pytest.approx(two.error_calibration, rel=1e-2, abs=1e-4)

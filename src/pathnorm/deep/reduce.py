@@ -209,16 +209,8 @@ def _reduce_group(
     """Select, refit and write one group into ``current``."""
     group, width = target
     slides = setup.slide_steps > 0 and not group.coupled
-    sums = collect(
-        replay,
-        current,
-        setup.state,
-        group.consumers,
-        max_positions=setup.max_positions,
-        seed=setup.seed,
-        cut=start_of(setup.graph, group) if slides else first_touched(setup.graph, group),
-    )
-    full = layer_state(group, sums, setup.state)
+    cut = start_of(setup.graph, group) if slides else first_touched(setup.graph, group)
+    full = _layer(setup, replay, group, current, cut=cut)
     alive = setup.alive_indices(group)
     layer = full.restrict(alive)
     before = written_coef(group, setup.state, setup.state)
@@ -255,6 +247,20 @@ def _reduce_group(
     )
 
 
+def _layer(setup: Setup, replay: Replay, group: NeuronGroup, current: dict[str, Tensor], *, cut: int) -> LayerState:
+    """Return the layer problem of a group as the network stands."""
+    sums = collect(
+        replay,
+        current,
+        setup.state,
+        group.consumers,
+        max_positions=setup.max_positions,
+        seed=setup.seed,
+        cut=cut,
+    )
+    return layer_state(group, sums, setup.state)
+
+
 def _refit_what_is_left(
     setup: Setup, replay: Replay, chosen: tuple[LayerState, Refit, float], current: dict[str, Tensor]
 ) -> Refit:
@@ -263,16 +269,7 @@ def _refit_what_is_left(
     group = layer.group
     left = layer.alive[refit.keep]
     leave_out(group, left, current)
-    sums = collect(
-        replay,
-        current,
-        setup.state,
-        group.consumers,
-        max_positions=setup.max_positions,
-        seed=setup.seed,
-        cut=first_touched(setup.graph, group),
-    )
-    again = layer_state(group, sums, setup.state).restrict(left)
+    again = _layer(setup, replay, group, current, cut=first_touched(setup.graph, group)).restrict(left)
     found = again.problem.refit(np.arange(left.size), ridge=setup.ridge, cap=cap)
     write_group(again, found.coef, current, setup.state)
     coef = np.zeros((layer.alive.size, layer.problem.block, refit.coef.shape[1]))
