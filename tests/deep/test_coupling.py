@@ -214,7 +214,7 @@ def bodies():
         return self.c(F.relu(F.pad(self.a(x), (0, 2)) + self.b(x)))
 
     def normed(self, x):
-        return self.c(F.layer_norm(self.b(x), (8,)))
+        return self.c(self.b(x).softmax(-1))
 
     def half(self, x):
         first, second = self.b(x).split([3, 5], 1)
@@ -225,7 +225,7 @@ def bodies():
 
     return {
         "padded": (padded, "residual stream"),
-        "normed": (normed, "layer_norm is not understood"),
+        "normed": (normed, "softmax is not understood"),
         "half": (half, "in part only"),
         "shared": (shared, "more than once"),
     }
@@ -311,7 +311,7 @@ def test_of_channels_that_come_in_pairs_one_is_enough(kind):
     small, large = paired(kind)
     data = draws(kind, 80)
     torch.testing.assert_close(large(data), small(data), rtol=1e-4, atol=1e-4)
-    skip = ["squeeze", "project"] if kind is Mobile else []  # not doubled
+    skip = {Mobile: ["squeeze", "project"], Gated: ["embed", "down", "back"]}.get(kind, [])  # not doubled
     done = compress(large, data, widths=0.5, streams=True, max_positions=None, skip=skip)
     assert [group.width_after for group in done.record.groups] == [g.width_before // 2 for g in done.record.groups]
     assert done.record.output_error_heldout < 0.02
