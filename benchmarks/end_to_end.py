@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from benchmarks._harness import environment, print_table
@@ -39,6 +40,7 @@ Row = dict[str, Any]
 def run(name: str, threads: int) -> Row:
     """Compress a network and time both."""
     torch.set_num_threads(threads)
+    threadpool_limits(limits=threads)  # a process of its own begins with one
     shape = SHAPES[name]
     model, data = shape.network(), shape.draw(shape.samples, seed=0)
     started, processor, load = time.perf_counter(), time.process_time(), os.getloadavg()[0]

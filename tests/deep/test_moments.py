@@ -152,15 +152,12 @@ def test_infinite_activations_are_refused_by_name(build, sample):
 
 def test_too_few_samples_say_how_many_more(build, sample):
     graph, state, found, calibration = prepared("mlp", build, sample, n=12)
+    group = found.groups[0]
+    sums = collect(
+        Replay(graph, state, calibration, cache_bytes=0), state, state, group.consumers, max_positions=None, seed=0
+    )
     with pytest.raises(DataError, match=r"at least 21 rows.*gives 11"):
-        collect(
-            Replay(graph, state, calibration, cache_bytes=0),
-            state,
-            state,
-            found.groups[0].consumers,
-            max_positions=None,
-            seed=0,
-        )
+        layer_state(group, sums, state)
 
 
 @pytest.mark.parametrize("kind", ["chain", "residual", "branching", "mlp"])

@@ -79,6 +79,11 @@ class Moments:
         """Add the sums of all processes, if a process group is initialised."""
         sum_over_ranks(self.count, self.features, self.targets, self.gram, self.cross, self.outer)
 
+    def first_order(self) -> Moments:
+        """Return the sums without the products, which are most of the memory and in the layer problem already."""
+        nothing = self.gram.new_zeros(0, 0)
+        return Moments(self.count, self.features, self.targets, nothing, nothing, nothing)
+
     def central(self, *, intercept: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return Gram, cross and outer, of the deviations from the mean if there is an ``intercept``."""
         if not intercept:

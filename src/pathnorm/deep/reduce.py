@@ -151,11 +151,12 @@ def predicted_curves(setup: Setup, *, limit_bytes: int, probe_batches: int) -> l
         setup.progress("measuring layers", done, len(groups))
         replay = Replay(setup.graph, setup.start, setup.calibration, cache_bytes=0)
         consumers = [consumer for group in part for consumer in group.consumers]
-        sums = collect(replay, setup.start, setup.start, consumers, max_positions=setup.max_positions, seed=setup.seed)
-        layers, rankings, at = [], [], 0
+        found = collect(replay, setup.start, setup.start, consumers, max_positions=setup.max_positions, seed=setup.seed)
+        sums = list(found)[::-1]
+        del found
+        layers, rankings = [], []
         for group in part:
-            layer = layer_state(group, sums[at : at + len(group.consumers)], setup.start)
-            at += len(group.consumers)
+            layer = layer_state(group, tuple(sums.pop() for _ in group.consumers), setup.start)
             layer = layer.restrict(setup.alive_indices(group))
             layers.append(layer)
             rankings.append(backward_elimination(layer.problem.measured_in(setup.metric(group, setup.start))))

@@ -53,7 +53,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
-    """Moments of every consumer of a group, and the problem they define over the neurons ``alive``."""
+    """First moments of every consumer of a group, and the problem over the neurons ``alive``."""
 
     group: NeuronGroup
     moments: tuple[Moments, ...]
@@ -138,7 +138,7 @@ def layer_state(group: NeuronGroup, moments: tuple[Moments, ...], original: Stat
     for consumer, sums in zip(group.consumers, moments, strict=True):
         _require_full_rank(consumer, sums)
     problem = reconstruction(group, moments, input_norms(group, original))
-    return LayerState(group, moments, problem, np.arange(group.width))
+    return LayerState(group, tuple(sums.first_order() for sums in moments), problem, np.arange(group.width))
 
 
 def input_norms(group: NeuronGroup, state: State) -> Tensor:

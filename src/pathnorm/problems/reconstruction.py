@@ -126,7 +126,9 @@ class LayerReconstruction:
             relative *= 10.0
 
     def restrict(self, keep: NDArray[np.intp]) -> LayerReconstruction:
-        """Return the problem over the neurons ``keep`` alone."""
+        """Return the problem over the neurons ``keep`` alone; itself if these are all, in order."""
+        if np.array_equal(keep, np.arange(self.cost.size)):
+            return self
         rows = self.rows(keep)
         return LayerReconstruction(
             gram=self.gram[np.ix_(rows, rows)],
