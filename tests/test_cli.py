@@ -91,7 +91,7 @@ def test_json_is_one_object_on_stdout_and_nothing_else(job, capsys):
 
 def test_the_options_reach_the_library(job):
     options = "--macs 0.25 --selector lasso --skip a b --skip c --round-to 8 --seed 3 --batch-size 16 --samples 5"
-    options += " --outputs logits --slide 40 --streams --latency-batch 7"
+    options += " --outputs logits --slide 40 --streams --latency-batch 7 --uniform --attention values"
     labels = ["--labels", str(job.folder / "y.npy")]
     assert cli.main([*job.argv, *options.split(), *labels]) == 0
     model, data, passed = job.calls[0]
@@ -107,6 +107,8 @@ def test_the_options_reach_the_library(job):
         "latency_ms": None,
         "latency_batch": 7,
         "streams": True,
+        "uniform": True,
+        "attention": "values",
         "selector": "lasso",
         "outputs": "logits",
         "slide": 40,

@@ -7,6 +7,7 @@ from pathnorm.deep.balance import balance
 from pathnorm.deep.compress import Compression, compress
 from pathnorm.deep.frontier import Frontier, frontier
 from pathnorm.deep.graph import trace
+from pathnorm.deep.linear_spline import LinearSpline1d, ReLUExpansion
 from pathnorm.deep.logger import AuditLogger, CSVWriter
 from pathnorm.deep.neuron_norms import path_norm
 from pathnorm.deep.path_prox import PathProx
@@ -21,8 +22,10 @@ __all__ = [
     "CSVWriter",
     "Compression",
     "Frontier",
+    "LinearSpline1d",
     "PathNormRegularizer",
     "PathProx",
+    "ReLUExpansion",
     "Refitted",
     "audit",
     "balance",

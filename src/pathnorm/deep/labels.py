@@ -108,17 +108,19 @@ def _reads_shared(graph: ModelGraph, node: fx.Node, found: LabelMap) -> bool:
 
     The columns go with the neurons; the weights are not refitted, because the table would change with them.
     """
+    if op_name(node) != "linear" or found.coupling != "streams":
+        return False
     held = weight_of(node)
     key = graph.state_key(held)
     tables = [other for other, layer in found.layers.items() if layer.weight == key and layer.looks_up]
     inputs = found.labels.get(arguments_of(node)["input"])
-    if key is None or op_name(node) != "linear" or len(tables) != 1 or len(held.users) != 2 or inputs is None:
+    if key is None or len(tables) != 1 or len(held.users) != 2 or inputs is None:
         return False
     constant = constant_over(inputs, range(inputs.ndim - 1))
     rows = found.layers[tables[0]]
     offset = found.offsets[tables[0]]
     own = torch.arange(offset, offset + rows.width)
-    if found.coupling != "streams" or constant is None or not found.unions.join(constant.flatten(), own):
+    if constant is None or not found.unions.join(constant.flatten(), own):
         return False
     found.mixed.append(Tied(kept_key(node), 0, constant.flatten()))
     found.shared.add(key)
