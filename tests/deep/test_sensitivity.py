@@ -58,3 +58,20 @@ def test_logits_need_classes(build, sample):
         compress(model, sample("chain", 100), params=0.5, outputs="logits")
     with pytest.raises(ValueError, match=r"'values' or 'logits'\. Got 'classes'"):
         compress(build("mlp"), sample("mlp", 100), params=0.5, outputs="classes")
+
+
+def test_a_metric_of_some_positions_is_that_of_all_up_to_chance(build):
+    model = build("chain")
+    data = torch.randn(256, 2, 8, 8, generator=torch.Generator().manual_seed(3))
+    graph, state = trace(model, data[:2]), state_of(model)
+    groups = find_neurons(graph, state, data[:2]).groups
+    every, some = (
+        output_metrics(graph, state, groups, data.split(64), outputs="values", max_positions=limit, seed=0)
+        for limit in (None, 6)
+    )
+    for group in groups:
+        for whole, part in zip(every[group.name], some[group.name], strict=True):
+            first, second = whole @ whole.T, part @ part.T
+            assert float((first - second).norm() / first.norm()) < 0.25
+    names = [group.name for group in groups if group.consumers[0].layer.geometry is None]
+    assert names and all(torch.equal(every[name][0], some[name][0]) for name in names)

@@ -194,7 +194,7 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
     path_norm_cap : float
         Largest path norm of a refitted layer relative to the layer's own.
     max_positions : int or None
-        Output positions of a convolution that enter the moments, per batch; None for all.
+        Output positions of a convolution that enter the moments and the output metric, per batch; None for all.
     batch_size : int
         Samples per batch when ``data`` is an array.
     latency_batch : int
@@ -260,7 +260,13 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         start=start,
         alive=everyone(found.groups) if uniform else alive,
         metrics=output_metrics(
-            graph, start, found.groups, calibration.first(METRIC_BATCHES), outputs=outputs, seed=seed
+            graph,
+            start,
+            found.groups,
+            calibration.first(METRIC_BATCHES),
+            outputs=outputs,
+            max_positions=max_positions,
+            seed=seed,
         ),
         calibration=calibration,
         heldout=held,

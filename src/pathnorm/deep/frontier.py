@@ -222,7 +222,13 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
         start=start,
         alive=everyone(groups) if uniform else alive,
         metrics=output_metrics(
-            seen.graph, start, groups, calibration.first(METRIC_BATCHES), outputs=outputs, seed=seed
+            seen.graph,
+            start,
+            groups,
+            calibration.first(METRIC_BATCHES),
+            outputs=outputs,
+            max_positions=max_positions,
+            seed=seed,
         ),
         calibration=calibration,
         heldout=held,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from pathnorm.deep.graph import ModelGraph, State
-from pathnorm.deep.moments import rows_of
+from pathnorm.deep.moments import draw_positions, rows_of
 from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.deep.sequential import LayerState, write_group
@@ -39,6 +39,7 @@ def output_metrics(
     probes: Iterable[Tensor],
     *,
     outputs: Outputs,
+    max_positions: int | None = None,
     seed: int,
 ) -> dict[str, list[Tensor]]:
     """Return, per group name, a square root (D, D) of the output metric for each consumer.
@@ -49,10 +50,15 @@ def output_metrics(
     ``E[v v'] = F``, as ``E[g g']``, ``g = J' v``. Its eigenvalues are bounded from below by 1e-3 of the
     largest and scaled to mean one. Ranking neurons by ``||(Psi - Phi V) S^(1/2)||`` lets the output decide
     which errors matter.
+
+    Parameters
+    ----------
+    max_positions : int or None
+        Output positions of a convolution that enter, per batch and direction; None for all.
     """
     consumers = [consumer for group in groups for consumer in group.consumers]
     sites = [consumer.site.node for consumer in consumers]
-    generator = torch.Generator().manual_seed(seed)
+    generator, places = (torch.Generator().manual_seed(seed) for _ in range(2))
     sums: dict[fx.Node, Tensor] = {}
     for batch in probes:
         with torch.enable_grad():
@@ -66,7 +72,9 @@ def output_metrics(
                 )
                 for consumer, site, gradient in zip(consumers, sites, gradients, strict=True):
                     if gradient is not None:
-                        rows = rows_of(consumer.layer, gradient).double()
+                        layer = consumer.layer
+                        positions = draw_positions(layer, gradient.shape, max_positions, places, gradient.device)
+                        rows = rows_of(layer, gradient, positions).double()
                         sums[site] = sums.get(site, 0.0) + rows.T @ rows
     for total in sums.values():
         sum_over_ranks(total)
