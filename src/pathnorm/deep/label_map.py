@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from pathnorm.deep.coupling import NO_NEURON, Attention, Coupling, Tied, Unions
 from pathnorm.deep.layers import Layer
 
-__all__ = ["LabelMap", "constant_along", "constant_over"]
+__all__ = ["LabelMap", "constant_along", "constant_over", "labels_along"]
 
 
 @dataclass(slots=True)
@@ -79,10 +79,10 @@ class LabelMap:
 
     def tie(self, keys: Sequence[tuple[str, int]], labels: Tensor, dim: int) -> bool:
         """Tie parameters, given with their channel dimension, to the channels along ``dim`` of ``labels``."""
-        constant = constant_over(labels, [other for other in range(labels.ndim) if other != dim % labels.ndim])
-        if constant is None:
+        along = labels_along(labels, dim)
+        if along is None:
             return False
-        self.tied += [Tied(key, channel, constant.flatten()) for key, channel in keys]
+        self.tied += [Tied(key, channel, along) for key, channel in keys]
         return True
 
     def add_layer(self, layer: Layer, shape: tuple[int, ...]) -> None:
@@ -116,3 +116,9 @@ def constant_over(labels: Tensor, dims: Sequence[int]) -> Tensor | None:
             return None
         result = high
     return result
+
+
+def labels_along(labels: Tensor, dim: int) -> Tensor | None:
+    """Return the label at every place along ``dim``, (size,); None if other dimensions tell neurons apart."""
+    constant = constant_over(labels, [other for other in range(labels.ndim) if other != dim % labels.ndim])
+    return None if constant is None else constant.flatten()

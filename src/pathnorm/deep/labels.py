@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from pathnorm.deep.coupling import NO_NEURON, Attention, Coupling, Tied
 from pathnorm.deep.graph import ModelGraph, State, op_name
-from pathnorm.deep.label_map import LabelMap, constant_along, constant_over
+from pathnorm.deep.label_map import LabelMap, constant_along, constant_over, labels_along
 from pathnorm.deep.layers import CONVOLUTIONS, Layer, arguments_of, as_tuple, layer_of, weight_of
 from pathnorm.deep.mixing import kept_key
 from pathnorm.deep.norm_labels import NORMS
@@ -116,13 +116,13 @@ def _reads_shared(graph: ModelGraph, node: fx.Node, found: LabelMap) -> bool:
     inputs = found.labels.get(arguments_of(node)["input"])
     if key is None or len(tables) != 1 or len(held.users) != 2 or inputs is None:
         return False
-    constant = constant_over(inputs, range(inputs.ndim - 1))
+    channels = labels_along(inputs, -1)
     rows = found.layers[tables[0]]
     offset = found.offsets[tables[0]]
     own = torch.arange(offset, offset + rows.width)
-    if constant is None or not found.unions.join(constant.flatten(), own):
+    if channels is None or not found.unions.join(channels, own):
         return False
-    found.mixed.append(Tied(kept_key(node), 0, constant.flatten()))
+    found.mixed.append(Tied(kept_key(node), 0, channels))
     found.shared.add(key)
     return True
 
@@ -193,10 +193,10 @@ def _reduced(node: fx.Node, found: LabelMap, labels: Tensor, shape: tuple[int, .
 
 def _averaged(node: fx.Node, found: LabelMap, labels: Tensor, dim: int) -> str | None:
     """Record a mean over the channels, which is taken over those that are left; its result belongs to none."""
-    constant = constant_over(labels, [other for other in range(labels.ndim) if other != dim])
-    if constant is None or bool((constant == NO_NEURON).any()):
+    channels = labels_along(labels, dim)
+    if channels is None or bool((channels == NO_NEURON).any()):
         return "mean over mixed channels"
-    found.mixed.append(Tied(kept_key(node), 0, constant.flatten()))
+    found.mixed.append(Tied(kept_key(node), 0, channels))
     return None
 
 
@@ -244,9 +244,8 @@ def parameter_behind(graph: ModelGraph, source: fx.Node, found: LabelMap, dim: i
         ride = {node: torch.arange(size).view(view).expand(shape)}
         for step in reversed(chain):
             ride[step] = _executed(step, ride, found)
-        others = [other for other in range(ride[source].ndim) if other != dim % ride[source].ndim]
-        constant = constant_over(ride[source], others)
-        if constant is not None and torch.equal(constant.flatten(), torch.arange(size)):
+        along = labels_along(ride[source], dim)
+        if along is not None and torch.equal(along, torch.arange(size)):
             return str(key), channel
     return None
 
@@ -338,9 +337,7 @@ def _combined(graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[in
 
 def channels_read(layer: Layer, labels: Tensor) -> Tensor | None:
     """Return the label of each input channel of ``layer``, or None where a channel mixes neurons."""
-    dim = layer.channel_dim % labels.ndim
-    constant = constant_over(labels, [other for other in range(labels.ndim) if other != dim])
-    return None if constant is None else constant.flatten()
+    return labels_along(labels, layer.channel_dim)
 
 
 def _record_shapes(graph: ModelGraph, state: State, example: Tensor, found: LabelMap) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 
 from pathnorm.deep.coupling import NO_NEURON, Tied
 from pathnorm.deep.graph import ModelGraph, op_name
-from pathnorm.deep.label_map import LabelMap, constant_over
+from pathnorm.deep.label_map import LabelMap, constant_over, labels_along
 from pathnorm.deep.layers import arguments_of
 from pathnorm.deep.mixing import kept_key
 
@@ -47,15 +47,15 @@ def _behind_layer_norm(graph: ModelGraph, node: fx.Node, found: LabelMap, labels
     name, arguments = op_name(node), arguments_of(node)
     if found.coupling == "none":
         return f"operation {name} is not understood"
-    constant = constant_over(labels, range(labels.ndim - 1))
+    channels = labels_along(labels, -1)
     given = [part for part in (arguments.get("weight"), arguments.get("bias")) if part is not None]
     keys = [graph.state_key(part) for part in given]
-    if constant is None or None in keys or len(arguments["normalized_shape"]) > 1:
+    if channels is None or None in keys or len(arguments["normalized_shape"]) > 1:
         return f"{name} over mixed channels"
-    if bool((constant == NO_NEURON).any()):
+    if bool((channels == NO_NEURON).any()):
         return f"{name} over channels and other entries"
-    found.tie([(str(key), 0) for key in keys], constant, -1)
-    found.mixed.append(Tied(kept_key(node), 0, constant.flatten()))
+    found.tie([(str(key), 0) for key in keys], labels, -1)
+    found.mixed.append(Tied(kept_key(node), 0, channels))
     return labels
 
 

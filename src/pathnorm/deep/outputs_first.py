@@ -34,9 +34,7 @@ def put_outputs_first(graph: fx.Graph, state_keys: Mapping[str, str]) -> frozens
         if weight is None:
             continue
         if node.target in _TRANSPOSED:
-            with graph.inserting_before(node):
-                back = graph.call_function(_aten.transpose.int, (weight, 0, 1))
-            node.replace_input_with(weight, back)
+            _read_turned(graph, node, weight)
         else:
             _as_linear(graph, node, weight)
         turned.append(state_keys[weight.name])
@@ -56,11 +54,15 @@ def _turn_tables(graph: fx.Graph, state_keys: Mapping[str, str]) -> list[str]:
         if not known or sum(user.target is _aten.embedding.default for user in users) != 1:
             continue
         for user in users:
-            with graph.inserting_before(user):
-                back = graph.call_function(_aten.transpose.int, (table, 0, 1))
-            user.replace_input_with(table, back)
+            _read_turned(graph, user, table)
         turned.append(state_keys[table.name])
     return turned
+
+
+def _read_turned(graph: fx.Graph, node: fx.Node, weight: fx.Node) -> None:
+    with graph.inserting_before(node):
+        back = graph.call_function(_aten.transpose.int, (weight, 0, 1))
+    node.replace_input_with(weight, back)
 
 
 def _own_weight(node: fx.Node, state_keys: Mapping[str, str]) -> fx.Node | None:
