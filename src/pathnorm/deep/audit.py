@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pathnorm.deep.attack import lipschitz_lower
+from pathnorm.deep.blocks import gram_bytes
 from pathnorm.deep.cost import macs_cost, params_cost
 from pathnorm.deep.data import Batches, all_batches
 from pathnorm.deep.describe import peak_memory_mb
@@ -26,7 +27,7 @@ from pathnorm.deep.layer_facts import (
     reconstruction_facts,
     weight_facts,
 )
-from pathnorm.deep.layer_grams import InputGram, gram_bytes, input_grams, parts_of
+from pathnorm.deep.layer_grams import InputGram, input_grams, parts_of
 from pathnorm.deep.lipschitz import LipschitzBound, lipschitz_upper
 from pathnorm.deep.neuron_group import NeuronGroup, Neurons
 from pathnorm.deep.neuron_norms import plain_module
@@ -199,7 +200,7 @@ def _groups(
     """Return the audit of every group, and how often the data were read."""
     groups = look.neurons.groups
     total = float(sum(fact.masses.sum() for fact in facts))
-    sizes = [gram_bytes(group, look.state) for group in groups]
+    sizes = [gram_bytes(group) for group in groups]
     missing = [_missing(group, look, size, max_bytes) for group, size in zip(groups, sizes, strict=True)]
     parts = parts_of(groups, [0 if reason else size for reason, size in zip(missing, sizes, strict=True)], max_bytes)
     found: list[GroupAudit] = []

@@ -23,7 +23,7 @@ from pathnorm.deep.neuron_group import Consumer, NeuronGroup
 from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.errors import DataError
 
-__all__ = ["InputGram", "gram_bytes", "input_grams", "layer_gram", "parts_of"]
+__all__ = ["InputGram", "input_grams", "layer_gram", "parts_of"]
 
 Array = NDArray[np.float64]
 
@@ -75,11 +75,6 @@ class InputGram:
         if not intercept:
             return self.gram
         return self.gram - torch.outer(self.features, self.features) / self.count.clamp_min(1.0)
-
-
-def gram_bytes(group: NeuronGroup, state: State) -> int:
-    """Return the size of the Gram matrices of a group's consumers."""
-    return sum(8 * state[consumer.layer.weight][0].numel() ** 2 for consumer in group.consumers)
 
 
 def parts_of(groups: Sequence[NeuronGroup], sizes: Sequence[int], limit: int) -> list[list[NeuronGroup]]:
