@@ -8,7 +8,7 @@ and a fit of BV2 to ``(u'x, y)``, which knows u, is the same problem for every d
 
 Every method chooses its parameters from the data: ours by cross-validation, kernel ridge by a grid with five folds, the
 two others by generalised cross-validation. The error is the root mean squared one on 2,000 test points without noise,
-over the standard deviation of the target. Run with ``python -m experiments.directional_adaptivity``; rows are saved one
+over the standard deviation of the target. Run with ``python -m experiments.directional_smoothness``; rows are saved one
 by one, ``--resume`` goes on where a run ended.
 """
 
@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks._isolated import isolated, one_thread, stopwatch
 
 OUT = Path(__file__).resolve().parent / "results"
-NAME = "directional_adaptivity"
+NAME = "directional_smoothness"
 N_SAMPLES, N_TEST, NOISE = 500, 2_000, 0.1
 DIMENSIONS = (2, 5, 10, 20, 50)
 OURS, KERNEL, PLATE, NTK, FLOOR = "pathnorm", "kernel ridge", "thin plate", "NTK", "u known: BV²"
@@ -299,7 +299,7 @@ def save(rows: list[Row], arguments: argparse.Namespace) -> Row:
     summary = summarise(rows)
     found = verdict(summary)
     payload = {
-        "command": "python -m experiments.directional_adaptivity",
+        "command": "python -m experiments.directional_smoothness",
         "n_samples": arguments.samples,
         "noise_over_sd": NOISE,
         "seeds": arguments.seeds,
