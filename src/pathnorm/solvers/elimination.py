@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from pathnorm.problems._arrays import inverse_psd
 from pathnorm.problems.reconstruction import LayerReconstruction
 from pathnorm.solvers.ranking import Ranking, explained_to_errors
-from pathnorm.solvers.schur import block_energies, drop_block
+from pathnorm.solvers.schur import Complements
 
 __all__ = ["backward_elimination"]
 
@@ -25,16 +26,17 @@ def backward_elimination(problem: LayerReconstruction, *, ridge: float = 1e-6) -
         Relative to the mean diagonal of the Gram matrix.
     """
     count, block = problem.n_neurons, problem.block
-    inverse = np.linalg.inv(problem.regularised_gram(ridge))
-    inverse = 0.5 * (inverse + inverse.T)
-    coef = inverse @ problem.cross
-    alive = np.arange(count)
+    gram = problem.regularised_gram(ridge)
+    inverse = inverse_psd(gram)
+    if inverse is None:  # by rounding, where the ridge is tiny
+        inverse = np.linalg.inv(gram)
+        inverse = 0.5 * (inverse + inverse.T)
+    left = Complements(inverse, inverse @ problem.cross, block)
     order = np.empty(count, dtype=np.intp)
     growth = np.empty(count)
     for kept in range(count, 0, -1):
-        costs = block_energies(inverse, coef, block)
-        worst = int(np.argmin(costs))
-        order[kept - 1], growth[kept - 1] = alive[worst], max(float(costs[worst]), 0.0)
-        inverse, coef = drop_block(inverse, coef, worst, block)
-        alive = np.delete(alive, worst)
+        costs = left.energies()
+        worst = int(np.nanargmin(costs))
+        order[kept - 1], growth[kept - 1] = worst, max(float(costs[worst]), 0.0)
+        left.drop(worst)
     return Ranking(order, explained_to_errors(problem.energy, growth))

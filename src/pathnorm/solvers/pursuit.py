@@ -6,7 +6,7 @@ import numpy as np
 
 from pathnorm.problems.reconstruction import LayerReconstruction
 from pathnorm.solvers.ranking import Ranking, explained_to_errors
-from pathnorm.solvers.schur import block_energies, drop_block
+from pathnorm.solvers.schur import Complements
 
 __all__ = ["forward_selection"]
 
@@ -26,14 +26,12 @@ def forward_selection(problem: LayerReconstruction, *, ridge: float = 1e-6) -> R
         Relative to the mean diagonal of the Gram matrix.
     """
     count, block = problem.n_neurons, problem.block
-    gram, cross = problem.regularised_gram(ridge), problem.cross
-    waiting = np.arange(count)
+    waiting = Complements(problem.regularised_gram(ridge), problem.cross, block)
     order = np.empty(count, dtype=np.intp)
     gains = np.empty(count)
     for step in range(count):
-        explained = block_energies(gram, cross, block)
-        best = int(np.argmax(explained))
-        order[step], gains[step] = waiting[best], max(float(explained[best]), 0.0)
-        gram, cross = drop_block(gram, cross, best, block)
-        waiting = np.delete(waiting, best)
+        explained = waiting.energies()
+        best = int(np.nanargmax(explained))
+        order[step], gains[step] = best, max(float(explained[best]), 0.0)
+        waiting.drop(best)
     return Ranking(order, explained_to_errors(problem.energy, gains))
