@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from sklearn.datasets import load_diabetes, load_digits
 from torch import Tensor, nn
 
 from benchmarks._harness import data_root
@@ -24,6 +25,8 @@ __all__ = [
     "cifar10",
     "cnn",
     "concrete",
+    "diabetes",
+    "digits",
     "evaluate",
     "fit",
     "mlp",
@@ -57,6 +60,16 @@ def mnist(count: int) -> Data:
     return *read("train", 6, count), *read("test", 1, 10_000)
 
 
+def digits(count: int) -> Data:
+    """Digits of scikit-learn in the place of MNIST for quick runs: (n, 784), standardised, and 297 to test."""
+    found = load_digits()
+    images = F.interpolate(torch.from_numpy(found.images).float()[:, None], (28, 28)).reshape(-1, 784)
+    images = (images - images.mean()) / images.std()
+    labels = torch.from_numpy(found.target.astype(np.int64))
+    count = min(count, 1_500)
+    return images[:count], labels[:count], images[1_500:], labels[1_500:]
+
+
 def cifar10(count: int, test: int) -> Data:
     """The first images of both splits, normalised (n, 3, 32, 32), with labels."""
     root = data_root()
@@ -71,6 +84,14 @@ def concrete() -> Data:
     table = (table - table[order[:cut]].mean(0)) / table[order[:cut]].std(0)
     rows = torch.from_numpy(table[order]).float()
     return rows[:cut, :-1], rows[:cut, -1:], rows[cut:, :-1], rows[cut:, -1:]
+
+
+def diabetes() -> Data:
+    """The first eight columns of scikit-learn's diabetes table in the place of concrete for quick runs."""
+    table = load_diabetes()
+    x, y = (torch.from_numpy(part).float() for part in (table.data[:, :8], table.target[:, None]))
+    x, y = (x - x.mean(0)) / x.std(0), (y - y.mean(0)) / y.std(0)
+    return x[:400], y[:400], x[400:], y[400:]
 
 
 def mlp(*widths: int) -> nn.Sequential:

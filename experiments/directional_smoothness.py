@@ -8,14 +8,16 @@ and a fit of BV2 to ``(u'x, y)``, which knows u, is the same problem for every d
 
 Every method chooses its parameters from the data: ours by cross-validation, kernel ridge by a grid with five folds, the
 two others by generalised cross-validation. The error is the root mean squared one on 2,000 test points without noise,
-over the standard deviation of the target. Run with ``python -m experiments.directional_smoothness``; rows are saved one
-by one, ``--resume`` goes on where a run ended.
+over the standard deviation of the target.
+
+    python -m experiments.directional_smoothness [--full]
+
+The committed result is that of ``--full``: hours; without it fewer samples, draws and dimensions.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import warnings
 from functools import partial
 from pathlib import Path
@@ -24,14 +26,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks._isolated import isolated, one_thread, stopwatch
+from experiments._claim import Row, Scale, main
 
-OUT = Path(__file__).resolve().parent / "results"
 NAME = "directional_smoothness"
 N_SAMPLES, N_TEST, NOISE = 500, 2_000, 0.1
 DIMENSIONS = (2, 5, 10, 20, 50)
 OURS, KERNEL, PLATE, NTK, FLOOR = "pathnorm", "kernel ridge", "thin plate", "NTK", "u known: BV²"
 METHODS = (FLOOR, OURS, KERNEL, PLATE, NTK)
-Row = dict[str, Any]
 
 
 def kink(t: np.ndarray) -> np.ndarray:
@@ -220,11 +221,12 @@ TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 INK, GRID = "#20242c", "#e3e6ec"
 
 
-def draw(summary: list[Row], path: Path, n: int) -> None:
+def draw(payload: Row, path: Path) -> None:
     """Error against d for both targets, and the angle between u and what ours found."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    summary, n = payload["summary"], payload["n_samples"]
     figure = Figure(figsize=(11.5, 6.8), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(TARGETS), sharex=True, sharey="row", height_ratios=[2.4, 1])
@@ -294,64 +296,29 @@ def _tidy(panel: Any) -> None:
 
 
 # ---------------------------------------------------------------------------- driver
-def save(rows: list[Row], arguments: argparse.Namespace) -> Row:
-    """Write what there is so far."""
+def run(scale: Scale) -> Row:
+    """Fit every method to every draw, each in a process of its own."""
+    one_thread()
+    dimensions, seeds, samples = scale.pick(((2, 5), 1, 60), ((2, 5, 20), 2, 200), (DIMENSIONS, 5, N_SAMPLES))
+    limit = scale.pick(60.0, 120.0, 900.0)
+    preload()
+    rows = []
+    for target, d, seed, method in itertools.product(TARGETS, dimensions, range(seeds), METHODS):
+        row = {"target": target, "d": d, "seed": seed, "method": method}
+        row |= isolated(partial(measure, target, d, seed, method, samples), seconds=limit)
+        rows.append(row)
+        _say(row)
     summary = summarise(rows)
-    found = verdict(summary)
-    payload = {
-        "command": "python -m experiments.directional_smoothness",
-        "n_samples": arguments.samples,
+    return {
+        "n_samples": samples,
         "noise_over_sd": NOISE,
-        "seeds": arguments.seeds,
+        "seeds": seeds,
+        "limit_seconds": limit,
         "x": "standard normal in d dimensions, u uniform on the sphere",
-        "verdict": found,
+        "verdict": verdict(summary),
         "summary": summary,
         "rows": rows,
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / f"{NAME}.json"
-    partial = path.with_suffix(".json.part")
-    partial.write_text(json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-    return found
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Measure, draw, write; 0 if the claim holds, 1 if not."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=N_SAMPLES)
-    parser.add_argument("--cases", nargs="+", type=int, default=list(DIMENSIONS), help="dimensions")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--limit", type=float, default=900.0, help="seconds of a fit, in a process of its own")
-    parser.add_argument("--resume", action="store_true", help="skip rows that are there")
-    parser.add_argument("--quick", action="store_true", help="two dimensions, one seed, 150 samples")
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args(argv)
-    one_thread()
-    if arguments.quick:
-        arguments.cases, arguments.seeds, arguments.samples = [2, 5], 1, 150
-    path = arguments.out / f"{NAME}.json"
-    kept: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"] if arguments.resume and path.exists() else []
-    rows = {(row["target"], row["d"], row["seed"], row["method"]): row for row in kept}
-    preload()
-    for target in TARGETS:
-        for d in arguments.cases:
-            for seed in range(arguments.seeds):
-                for method in arguments.methods:
-                    if (target, d, seed, method) in rows:
-                        continue
-                    row = {"target": target, "d": d, "seed": seed, "method": method}
-                    action = partial(measure, target, d, seed, method, arguments.samples)
-                    row |= isolated(action, seconds=arguments.limit)
-                    rows[target, d, seed, method] = row
-                    save(list(rows.values()), arguments)
-                    _say(row)
-    found = save(list(rows.values()), arguments)
-    draw(summarise(list(rows.values())), arguments.out / f"{NAME}.png", arguments.samples)
-    outcome = "holds" if found["holds"] else "DOES NOT HOLD"
-    print(f"{outcome}: predicted {found['predicted']}; measured {found['measured']}")
-    return 0 if found["holds"] else 1
 
 
 def _say(row: Row) -> None:
@@ -364,4 +331,4 @@ def _say(row: Row) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(NAME, __doc__, run, draw))

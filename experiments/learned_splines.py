@@ -12,36 +12,32 @@ the processor, in turn within one run, on these networks and on a convolutional 
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks._harness import environment, print_table, spread, write_json
+from benchmarks._harness import print_table, spread
 from experiments import _small
+from experiments._claim import Row, Scale, main
 from pathnorm.deep.linear_spline import LinearSpline1d
 from pathnorm.demo.digits import DigitsSplit, accuracy, load_split, one_thread
 from pathnorm.problems import BV2Problem
 from pathnorm.report.style import INK, MARKERS, PALETTE, dress, new_figure
 from pathnorm.solvers import bv2
 
-OUT = Path(__file__).resolve().parent / "results"
-IMAGE = Path(__file__).resolve().parents[1] / "docs" / "images" / "learned_splines.png"
 NAME = "learned_splines"
 WIDTHS = (16, 64)
 MUS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 EPOCHS, BATCH, RATE, MOMENTUM, DECAY = 40, 64, 0.05, 0.9, 1e-3
 KNOTS, WITHIN = 3.0, 0.005
-Row = dict[str, Any]
 Activation = Callable[[int], nn.Module]
 
 
@@ -68,7 +64,7 @@ def with_splines(model: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def train(width: int, mu: float | None, split: DigitsSplit, seed: int) -> nn.Sequential:
+def train(width: int, mu: float | None, split: DigitsSplit, seed: int, *, epochs: int = EPOCHS) -> nn.Sequential:
     """Momentum and a cosine schedule; weight decay for the linear layers, the proximal step for splines."""
     torch.manual_seed(seed)
     model = mlp(width, relu)
@@ -79,9 +75,9 @@ def train(width: int, mu: float | None, split: DigitsSplit, seed: int) -> nn.Seq
     groups = [{"params": weights, "weight_decay": DECAY}, {"params": [spline.values for spline in splines]}]
     optimizer = torch.optim.SGD(groups[: 2 if splines else 1], lr=RATE, momentum=MOMENTUM)
     steps = math.ceil(len(split.train_labels) / BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for batch in torch.randperm(len(split.train_labels), generator=generator).split(BATCH):
             optimizer.zero_grad()
             F.cross_entropy(model(split.train_images[batch]), split.train_labels[batch]).backward()
@@ -221,7 +217,8 @@ def verdict(rows: list[Row], times: list[Row]) -> Row:
     }
 
 
-def draw(rows: list[Row], kept: dict[float, nn.Sequential], path: Path) -> None:
+def draw(payload: Row, path: Path) -> None:
+    rows = payload["summary"]
     figure = new_figure(12.0, 3.6)
     left, middle, right = figure.subplots(1, 3)
     for place, width in enumerate(WIDTHS):
@@ -242,69 +239,59 @@ def draw(rows: list[Row], kept: dict[float, nn.Sequential], path: Path) -> None:
     middle.set(xlabel="mu", xscale="log", yscale="log", ylim=(0.4, 16))
     middle.set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
     middle.minorticks_off()
-    x = torch.linspace(-4.0, 4.0, 401)
-    for place, (mu, model) in enumerate(kept.items()):
-        spline = splines_of(model)[0]
-        with torch.no_grad():
-            y = spline(x[:, None].expand(-1, spline.channels))
-        for k in range(4):
-            label = f"mu = {mu:g}" if k == 0 else None
-            right.plot(x, y[:, k] - 4 * k, color=PALETTE[2 * place], lw=1.2 + 0.6 * place, label=label)
+    for place, (mu, curve) in enumerate(payload["curves"].items()):
+        for k, y in enumerate(curve["y"]):
+            label = f"mu = {mu}" if k == 0 else None
+            right.plot(
+                curve["x"], [value - 4 * k for value in y], color=PALETTE[2 * place], lw=1.2 + 0.6 * place, label=label
+            )
     right.set(xlabel="pre-activation", ylabel="four activations of layer 1, width 16", yticks=[])
     for panel in (left, middle, right):
         dress(panel)
         panel.legend(fontsize=7.5, frameon=False, loc="lower center" if panel is left else "best")
     figure.suptitle("Digits, 64-w-w-10: activations learned under TV(f'), means of the seeds", color=INK, fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train, draw, write; 0 if the claims hold, 1 if not."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--image", type=Path, default=IMAGE)
-    options = parser.parse_args(argv)
+def drawn(model: nn.Sequential) -> Row:
+    """The first four activations of the first layer, for the figure."""
+    spline, x = splines_of(model)[0], torch.linspace(-4.0, 4.0, 401)
+    with torch.no_grad():
+        y = spline(x[:, None].expand(-1, spline.channels))
+    return {"x": x.tolist(), "y": y[:, :4].T.tolist()}
+
+
+def run(scale: Scale) -> Row:
+    """Time the steps, train with ReLU and with splines under several mu."""
     with one_thread():
-        return _run(options.seeds, options.out, options.image)
+        return _run(seeds=scale.pick(1, 5, 20), quick=scale is Scale.QUICK)
 
 
-def _run(seeds: int, out: Path, image: Path) -> int:
+def _run(*, seeds: int, quick: bool) -> Row:
     torch.manual_seed(0)
+    repeats = 3 if quick else 60
     times = [
-        step_times("digits 64-64-64-10", mlp(64, relu), torch.randn(64, 1, 8, 8), repeats=60),
-        step_times("digits 64-256-256-10", mlp(256, relu), torch.randn(64, 1, 8, 8), repeats=60),
-        step_times("six convolutions, 32 x 32", _small.cnn(16), torch.randn(32, 3, 32, 32), repeats=12),
+        step_times("digits 64-64-64-10", mlp(64, relu), torch.randn(64, 1, 8, 8), repeats=repeats),
+        step_times("digits 64-256-256-10", mlp(256, relu), torch.randn(64, 1, 8, 8), repeats=repeats),
+        step_times(
+            "six convolutions, 32 x 32", _small.cnn(16), torch.randn(32, 3, 32, 32), repeats=max(1, repeats // 5)
+        ),
     ]
     for row in times:
         print(
             f"{row['network']}: {row['splines_ratio']:.2f}, with prox {row['splines_and_prox_ratio']:.2f}", flush=True
         )
-    runs, kept = [], {}
+    runs, curves = [], {}
     for seed in range(seeds):
         split = load_split(seed)
         for width in WIDTHS:
             for mu in (None, *MUS):
-                model = train(width, mu, split, seed)
+                model = train(width, mu, split, seed, epochs=1 if quick else EPOCHS)
                 runs.append({"width": width, "mu": mu, "seed": seed} | measured(model, split))
                 if seed == 0 and width == WIDTHS[0] and mu in (0.0, 1e-3):
-                    kept[float(mu)] = model
+                    curves[f"{mu:g}"] = drawn(model)
         print(f"seed {seed} done", flush=True)
     rows = summary(runs)
-    found = verdict(rows, times)
-    payload = {
-        "command": "python -m experiments.learned_splines",
-        "training": {"epochs": EPOCHS, "batch": BATCH, "lr": RATE, "momentum": MOMENTUM, "weight_decay": DECAY},
-        "environment": environment(["torch", "pathnorm"], threads=torch.get_num_threads()),
-        "verdict": found,
-        "step_times": times,
-        "prox": prox_times(),
-        "summary": rows,
-        "runs": runs,
-    }
-    write_json(NAME, payload, folder=out)
-    draw(rows, kept, image)
     names = ("test_accuracy", "tv2", "active_knots", "without_knots", "norm_difference", "output_difference_pruned")
     print_table(
         ["width, mu", "accuracy", "TV2", "knots", "without", "norm apart", "pruned outputs apart"],
@@ -313,10 +300,16 @@ def _run(seeds: int, out: Path, image: Path) -> int:
             for row in rows
         ],
     )
-    outcome = "holds" if found["holds"] else "DOES NOT HOLD"
-    print(f"{outcome}: predicted {found['predicted']}; measured {found['measured']}")
-    return 0 if found["holds"] else 1
+    return {
+        "training": {"epochs": EPOCHS, "batch": BATCH, "lr": RATE, "momentum": MOMENTUM, "weight_decay": DECAY},
+        "verdict": verdict(rows, times),
+        "step_times": times,
+        "prox": prox_times(),
+        "summary": rows,
+        "curves": curves,
+        "runs": runs,
+    }
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(NAME, __doc__, run, draw, packages=("pathnorm", "torch")))

@@ -11,27 +11,24 @@ numerical ranks of every layer at two tolerances, the neurons that the layer is 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks._harness import environment, print_table, write_json
+from benchmarks._harness import print_table
 from experiments import _small
+from experiments._claim import Row, Scale, main
 from pathnorm.deep import audit
 from pathnorm.report.style import INK, PALETTE, dress, new_figure
 
-OUT = Path(__file__).resolve().parent / "results"
 NAME = "low_rank_layers"
 WIDTHS = (784, 200, 200, 200, 10)
 DECAYS = (0.0, 1e-3, 5e-3)
 AUDITED = 2_000
 KEYS = ("rank_features", "rank_outputs", "coarse_rank_features", "coarse_rank_outputs")
-Row = dict[str, Any]
 
 
-def run(decay: float, data: _small.Data, *, epochs: int) -> Row:
+def train(decay: float, data: _small.Data, *, epochs: int) -> Row:
     torch.manual_seed(0)
     model = _small.mlp(*WIDTHS)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=decay)
@@ -86,7 +83,8 @@ def verdict(runs: list[Row]) -> Row:
     }
 
 
-def draw(runs: list[Row], path: Path) -> None:
+def draw(payload: Row, path: Path) -> None:
+    runs = payload["runs"]
     figure = new_figure(11.0, 3.6)
     panels = figure.subplots(1, 3)
     shown = (
@@ -109,17 +107,13 @@ def draw(runs: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train, audit, draw, write; 0 if the claim holds, 1 if not."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="all 60,000 digits, 100 epochs")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args(argv)
-    samples, epochs = (60_000, 100) if options.full else (10_000, 40)
-    data = _small.mnist(samples)
+def run(scale: Scale) -> Row:
+    """Train with several decays, audit."""
+    samples, epochs = scale.pick((500, 2), (10_000, 40), (60_000, 100))
+    data = (_small.digits if scale is Scale.QUICK else _small.mnist)(samples)
     runs = []
     for decay in DECAYS:
-        runs.append(run(decay, data, epochs=epochs))
+        runs.append(train(decay, data, epochs=epochs))
         print(f"decay {decay:g}: {100 * runs[-1]['test_accuracy']:.2f} %", flush=True)
     print_table(
         ["decay", "layer", "width", "active", "rank Φ", "rank Ψ", "rank Φ, 1 %", "rank Ψ, 1 %", "for 1 %", "for 5 %"],
@@ -136,22 +130,14 @@ def main(argv: list[str] | None = None) -> int:
             for layer in item["layers"]
         ],
     )
-    found = verdict(runs)
-    outcome = "holds" if found["holds"] else "DOES NOT HOLD"
-    print(f"{outcome}: predicted {found['predicted']}; measured {found['measured']}")
-    payload = {
-        "command": "python -m experiments.low_rank_layers",
-        "data": f"MNIST, the first {samples} training digits; ranks on {AUDITED} of them",
+    return {
+        "data": f"MNIST, the first {samples} training digits; ranks on {min(AUDITED, samples)} of them",
         "widths": WIDTHS,
         "epochs": epochs,
-        "environment": environment(["torch", "pathnorm"], threads=torch.get_num_threads()),
-        "verdict": found,
+        "verdict": verdict(runs),
         "runs": runs,
     }
-    write_json(NAME, payload, folder=options.out)
-    draw(runs, options.out / f"{NAME}.png")
-    return 0 if found["holds"] else 1
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(NAME, __doc__, run, draw, packages=("pathnorm", "torch")))

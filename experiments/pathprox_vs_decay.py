@@ -12,35 +12,31 @@ with path norms for both. A neuron is active if its mass is above a thousandth o
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks._harness import environment, print_table, write_json
+from benchmarks._harness import print_table
 from experiments import _small
+from experiments._claim import Row, Scale, main
 from pathnorm.deep import PathProx, lam_from_weight_decay
 from pathnorm.deep.neuron_norms import neurons_of
 from pathnorm.deep.path_prox import Form
 from pathnorm.report.style import INK, PALETTE, dress, new_figure
 
-OUT = Path(__file__).resolve().parent / "results"
 NAME = "pathprox_vs_decay"
 DECAYS = {"mnist": (1e-3, 3e-3, 5e-3, 1e-2, 3e-2), "cifar10": (3e-3, 1e-2, 3e-2)}
 METHODS = ("weight decay", "PathProx", "PathProx, constrained")
 WITHIN = 0.003
-Row = dict[str, Any]
 
 
 def model_for(data: str) -> nn.Sequential:
     return _small.mlp(784, 300, 100, 10) if data == "mnist" else _small.cnn(16)
 
 
-def run(data: str, method: str, decay: float, samples: _small.Data, *, epochs: int) -> Row:
+def train(data: str, method: str, decay: float, samples: _small.Data, *, epochs: int) -> Row:
     torch.manual_seed(0)
     model, started = model_for(data), time.perf_counter()
     schedule = lam_from_weight_decay(model, samples[0][:2], decay)
@@ -135,7 +131,8 @@ def verdict(compared: dict[str, list[Row]]) -> Row:
     }
 
 
-def draw(runs: list[Row], path: Path) -> None:
+def draw(payload: Row, path: Path) -> None:
+    runs = payload["runs"]
     names = list(dict.fromkeys(item["data"] for item in runs))
     figure = new_figure(12.0, 3.4 * len(names))
     panels = figure.subplots(len(names), 3, squeeze=False)
@@ -176,48 +173,30 @@ def draw(runs: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train, draw, write; 0 if the aim is met, 1 if not."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="all training images, 60 epochs")
-    parser.add_argument("--data", nargs="+", choices=list(DECAYS), default=list(DECAYS))
-    parser.add_argument("--resume", action="store_true", help="keep the runs of the last result")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args(argv)
+def samples_of(data: str, scale: Scale) -> tuple[int, _small.Data]:
+    """Epochs and samples of a data set."""
+    if scale is Scale.QUICK:
+        return 2, _small.digits(500)
+    if data == "mnist":
+        return scale.pick(None, 30, 60), _small.mnist(scale.pick(None, 10_000, 60_000))
+    return scale.pick(None, 12, 60), _small.cifar10(*scale.pick(None, (5_000, 5_000), (50_000, 10_000)))
+
+
+def run(scale: Scale) -> Row:
+    """Train with both methods and all decays; a quick run has digits only."""
     runs: list[Row] = []
-    earlier = options.out / f"{NAME}.json"
-    if options.resume and earlier.exists():
-        runs = json.loads(earlier.read_text(encoding="utf-8"))["runs"]
-    payload: Row = {}
-    for data in options.data:
-        if data == "mnist":
-            epochs, samples = (60, _small.mnist(60_000)) if options.full else (30, _small.mnist(10_000))
-        else:
-            epochs, samples = (
-                (60, _small.cifar10(50_000, 10_000)) if options.full else (12, _small.cifar10(5_000, 5_000))
-            )
+    for data in ("mnist",) if scale is Scale.QUICK else DECAYS:
+        epochs, samples = samples_of(data, scale)
         for decay in DECAYS[data]:
             for method in METHODS:
-                if any((r["data"], r["method"], r["weight_decay"]) == (data, method, decay) for r in runs):
-                    continue
-                runs.append(run(data, method, decay, samples, epochs=epochs))
+                runs.append(train(data, method, decay, samples, epochs=epochs))
                 last = runs[-1]["history"][-1]
                 print(
                     f"{data}, {method} {decay:g}: objective {last['objective']:.4f}, active {last['active']} of "
                     f"{runs[-1]['neurons']}, {100 * last['test_accuracy']:.2f} %, {runs[-1]['seconds']:.0f} s",
                     flush=True,
                 )
-        compared = {name: comparison(runs, name) for name in dict.fromkeys(item["data"] for item in runs)}
-        payload = {
-            "command": "python -m experiments.pathprox_vs_decay",
-            "active_above": _small.ACTIVE,
-            "environment": environment(["torch", "pathnorm"], threads=torch.get_num_threads()),
-            "verdict": verdict(compared),
-            "comparison": compared,
-            "runs": runs,
-        }
-        write_json(NAME, payload, folder=options.out)
-        draw(runs, options.out / f"{NAME}.png")
+    compared = {name: comparison(runs, name) for name in dict.fromkeys(item["data"] for item in runs)}
     print_table(
         ["data", "decay", "accuracy %", "active", "PathProx within 0.3", "objective", "PathProx", "epochs to it"],
         [
@@ -231,15 +210,17 @@ def main(argv: list[str] | None = None) -> int:
                 f"{row['objective_pathprox']:.4f}",
                 f"{row['epochs_to_objective']} of {row['epochs']}",
             ]
-            for data, rows in payload["comparison"].items()
+            for data, rows in compared.items()
             for row in rows
         ],
     )
-    found = payload["verdict"]
-    outcome = "holds" if found["holds"] else "DOES NOT HOLD"
-    print(f"{outcome}: predicted {found['predicted']}; measured {found['measured']}")
-    return 0 if found["holds"] else 1
+    return {
+        "active_above": _small.ACTIVE,
+        "verdict": verdict(compared),
+        "comparison": compared,
+        "runs": runs,
+    }
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(NAME, __doc__, run, draw, packages=("pathnorm", "torch")))

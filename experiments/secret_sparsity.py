@@ -12,20 +12,16 @@ three; how many neurons have vanished by then is for the experiment to say.
 
 from __future__ import annotations
 
-import argparse
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks._harness import environment, write_json
 from experiments import _small
+from experiments._claim import Row, Scale, main
 from pathnorm.deep.neuron_norms import neurons_of
 from pathnorm.report.style import INK, PALETTE, dress, new_figure
 
-OUT = Path(__file__).resolve().parent / "results"
 NAME = "secret_sparsity"
 # Data, widths and epochs by default; about 12,000 and 24,000 steps.
 NETWORKS: dict[str, tuple[str, tuple[int, ...], int]] = {
@@ -34,7 +30,6 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...], int]] = {
     "deep": ("MNIST", (784, 200, 100, 50, 10), 240),
 }
 DECAYS = (0.0, 5e-3)
-Row = dict[str, Any]
 
 
 def test_score(model: torch.nn.Module, data: _small.Data, name: str) -> float:
@@ -45,7 +40,7 @@ def test_score(model: torch.nn.Module, data: _small.Data, name: str) -> float:
         return float(F.mse_loss(model(data[2]), data[3]).sqrt())
 
 
-def run(network: str, decay: float, data: _small.Data, *, epochs: int, seed: int) -> list[Row]:
+def train(network: str, decay: float, data: _small.Data, *, epochs: int, seed: int) -> list[Row]:
     torch.manual_seed(seed)
     name, widths, _ = NETWORKS[network]
     loss = F.cross_entropy if name == "MNIST" else F.mse_loss
@@ -97,7 +92,8 @@ def verdict(runs: list[Row]) -> Row:
     }
 
 
-def draw(runs: list[Row], path: Path) -> None:
+def draw(payload: Row, path: Path) -> None:
+    runs = payload["runs"]
     figure = new_figure(14.0, 6.4)
     panels = figure.subplots(2, len(NETWORKS), squeeze=False)
     for column, network in enumerate(NETWORKS):
@@ -129,18 +125,15 @@ def draw(runs: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train, draw, write; 0 if the claim holds, 1 if not."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="all 60,000 digits, twice the epochs")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args(argv)
-    samples, started = 60_000 if options.full else 5_000, time.perf_counter()
-    sets = {"MNIST": _small.mnist(samples), "concrete": _small.concrete()}
+def run(scale: Scale) -> Row:
+    """Train all networks with and without decay."""
+    samples, share = scale.pick((500, 0.005), (5_000, 1.0), (60_000, 2.0))
+    digits = _small.digits if scale is Scale.QUICK else _small.mnist
+    sets = {"MNIST": digits(samples), "concrete": _small.diabetes() if scale is Scale.QUICK else _small.concrete()}
     runs: list[Row] = []
     for network, (name, widths, epochs) in NETWORKS.items():
         for decay in DECAYS:
-            rows = run(network, decay, sets[name], epochs=2 * epochs if options.full else epochs, seed=0)
+            rows = train(network, decay, sets[name], epochs=max(2, round(share * epochs)), seed=0)
             runs.append({"network": network, "data": name, "widths": widths, "weight_decay": decay, "rows": rows})
             last = rows[-1]
             print(
@@ -149,22 +142,13 @@ def main(argv: list[str] | None = None) -> int:
                 f"{last['active']} of {last['neurons']} active, score {last['test_score']:.4f}",
                 flush=True,
             )
-    found = verdict(runs)
-    outcome = "holds" if found["holds"] else "DOES NOT HOLD"
-    print(f"{outcome}: predicted {found['predicted']}; measured {found['measured']}")
-    payload = {
-        "command": "python -m experiments.secret_sparsity",
+    return {
         "data": f"MNIST: the first {samples} training digits, 10,000 test digits; concrete: the first standard split",
         "active_above": _small.ACTIVE,
-        "seconds": time.perf_counter() - started,
-        "environment": environment(["torch", "pathnorm"], threads=torch.get_num_threads()),
-        "verdict": found,
+        "verdict": verdict(runs),
         "runs": runs,
     }
-    write_json(NAME, payload, folder=options.out)
-    draw(runs, options.out / f"{NAME}.png")
-    return 0 if found["holds"] else 1
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(NAME, __doc__, run, draw, packages=("pathnorm", "torch")))

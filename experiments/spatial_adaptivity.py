@@ -13,14 +13,14 @@ smooth half alone. Run with ``python -m experiments.spatial_adaptivity``.
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-OUT = Path(__file__).resolve().parent / "results"
+from experiments._claim import Row, Scale, main
+
+NAME = "spatial_adaptivity"
 N_SAMPLES, NOISE = 1_000, 0.15
 KINKS = np.array([0, 0.06, 0.1, 0.18, 0.2, 0.27, 0.3, 0.36, 0.42, 0.46, 0.5])
 HEIGHTS = np.array([0, 1, -0.6, 0.8, -1, 0.2, -0.4, 1.1, -0.9, 0.6, 0])
@@ -29,7 +29,6 @@ LARGE, SMALL, GCV = "smoothing spline, large λ", "smoothing spline, small λ", 
 SURE, CV = "BV², SURE", "BV², cross-validation"
 METHODS = (LARGE, SMALL, GCV, SURE, CV)
 HALVES = ("rough", "smooth")
-Row = dict[str, Any]
 
 
 def kinks(x: np.ndarray) -> np.ndarray:
@@ -172,11 +171,12 @@ TITLES = {
 INK, SOFT, GRID = "#20242c", "#9aa3b2", "#e3e6ec"
 
 
-def draw(summary: list[Row], lams: dict[str, float], path: Path) -> None:
+def draw(payload: Row, path: Path) -> None:
     """Four fits to the first draw with their errors, and the mean errors of every method on either half."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    summary, lams = payload["summary"]["kinks"], payload["lam_of_the_spline"]["kinks"]
     figure = Figure(figsize=(11.5, 10.5), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     above, below = figure.subfigures(2, 1, height_ratios=[3.4, 1])
@@ -243,14 +243,11 @@ def _tidy(panel: Any) -> None:
 
 
 # ---------------------------------------------------------------------------- driver
-def main(argv: list[str] | None = None) -> int:
-    """Measure, draw, write; 0 if the claim holds, 1 if not."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args(argv)
-    lams = {signal: best_lams(signal, arguments.seeds) for signal in ROUGH}
-    rows = {signal: measure(signal, arguments.seeds, lams[signal]) for signal in ROUGH}
+def run(scale: Scale) -> Row:
+    """Fit all methods to all draws of both signals."""
+    seeds = scale.pick(2, 20, 100)
+    lams = {signal: best_lams(signal, seeds) for signal in ROUGH}
+    rows = {signal: measure(signal, seeds, lams[signal]) for signal in ROUGH}
     summary = {signal: summarise(rows[signal]) for signal in ROUGH}
     for signal in ROUGH:
         print(f"rough half: {signal}")
@@ -258,25 +255,16 @@ def main(argv: list[str] | None = None) -> int:
             text = [f"{half} {cell[half][0]:.5f} [{cell[half][1]:.5f}, {cell[half][2]:.5f}]" for half in HALVES]
             knots = "".join(f"  {count:.0f} knots {half}" for half, count in cell.get("knots", {}).items())
             print(f"  {cell['method']:28}", *text, knots, sep="  ")
-    found = verdict(summary["kinks"])
-    outcome = "holds" if found["holds"] else "DOES NOT HOLD"
-    print(f"{outcome}: predicted {found['predicted']}; measured {found['measured']}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    payload = {
-        "command": "python -m experiments.spatial_adaptivity",
+    return {
         "n_samples": N_SAMPLES,
         "noise": NOISE,
-        "seeds": arguments.seeds,
+        "seeds": seeds,
         "lam_of_the_spline": lams,
-        "verdict": found,
+        "verdict": verdict(summary["kinks"]),
         "summary": summary,
         "rows": [row for signal in ROUGH for row in rows[signal]],
     }
-    path = arguments.out / "spatial_adaptivity.json"
-    path.write_text(json.dumps(payload, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    draw(summary["kinks"], lams["kinks"], arguments.out / "spatial_adaptivity.png")
-    return 0 if found["holds"] else 1
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(NAME, __doc__, run, draw))

@@ -47,7 +47,7 @@ class Complements:
     def __init__(self, matrix: Array, rows: Array, block: int) -> None:
         self._block, self._count = block, matrix.shape[0] // block
         if rows.shape[1] > rows.shape[0]:  # only R R' matters
-            rows = np.linalg.qr(rows.T, mode="r").T
+            rows = np.asarray(np.linalg.qr(rows.T, mode="r"), dtype=np.float64).T
         self._start(np.array(matrix), np.array(rows), np.arange(self._count))
 
     def energies(self) -> Array:

@@ -8,8 +8,8 @@ parameters, or to a third of its multiply-accumulates, against pruning by magnit
 The published network needs a GPU: ``--full`` trains it (width 512, 200 epochs). By default a network that is four times
 narrower is trained on the CPU, and every figure says so. Weights go to ``--folder``, never into the repository.
 
-    python -m experiments.vgg19_cifar10 train [--full] [--epochs 28]
-    python -m experiments.vgg19_cifar10 compress [--full]
+    python -m benchmarks.vgg19_cifar10 train [--full] [--epochs 28]
+    python -m benchmarks.vgg19_cifar10 compress [--full]
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks._harness import data_root, environment, print_table, write_json
+from benchmarks import _vgg
+from benchmarks._harness import RESULTS, data_root, environment, print_table, write_json
 from benchmarks.cifar_resnet import load_cifar10
-from experiments import _vgg
 from pathnorm import compress
 from pathnorm.deep import path_norm
 
-OUT = Path(__file__).resolve().parent / "results"
+OUT = RESULTS
 NAME = "vgg19_cifar10"
 SHARE = 47 / 512  # of the neurons, as published
 SAMPLES = 5_000  # unlabelled training images for calibration of the whole network
@@ -116,7 +116,7 @@ def shrink(options: argparse.Namespace) -> None:
     def keep(row: Row) -> None:
         rows.append(row)
         payload = {
-            "command": "python -m experiments.vgg19_cifar10 train; python -m experiments.vgg19_cifar10 compress",
+            "command": "python -m benchmarks.vgg19_cifar10 train; python -m benchmarks.vgg19_cifar10 compress",
             "narrower": options.narrower,
             "note": "the published width"
             if options.narrower == 1
