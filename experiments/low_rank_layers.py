@@ -1,5 +1,4 @@
-"""Weight decay makes the layers of a network low-rank: features Phi and outputs Psi of every layer span fewer
-dimensions.
+"""Weight decay makes layers low-rank: their features Phi and outputs Psi span fewer dimensions.
 
 Claim [SPLN24]: a layer needs at most rank(Phi) rank(Psi) neurons, and with weight decay the ranks are small. Measured
 by ``pathnorm.audit`` on MNIST for a network of four fully connected layers, without decay and with two values of it:

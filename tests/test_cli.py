@@ -179,7 +179,7 @@ def test_labels_do_not_go_with_a_loader(job, capsys):
 
 def test_no_verb_is_misuse_and_version_and_help_are_not(capsys):
     assert cli.main([]) == 2
-    assert cli.main(["reproduce"]) == 2
+    assert cli.main(["reproducible"]) == 2
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("pathnorm ")
     assert cli.main(["compress", "--help"]) == 0

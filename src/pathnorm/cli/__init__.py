@@ -1,7 +1,7 @@
-"""The command line: ``pathnorm fit``, ``pathnorm audit``, ``pathnorm compress`` and ``pathnorm demo``.
+"""The command line: ``pathnorm fit``, ``audit``, ``compress``, ``reproduce`` and ``demo``.
 
 Results go to stdout, as a table or as one JSON object; talk, warnings and progress go to stderr. The exit
-status is 0 if it went well, 1 if the run failed, 2 for misuse and 130 after Ctrl-C.
+status is 0 if it went well, 1 if the run failed or a claim does not hold, 2 for misuse and 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathnorm.cli.compress import add_compress
 from pathnorm.cli.demo import add_demo
 from pathnorm.cli.fit import add_fit
 from pathnorm.cli.output import Outcome, say, short_warnings, talk
+from pathnorm.cli.reproduce import add_reproduce
 from pathnorm.errors import PathnormError
 
 __all__ = ["entry", "main"]
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         talk(f"error: {error}")
         # The library's own failures are those of the run; the others are about what was asked for.
         return 1 if isinstance(error, (PathnormError, OSError)) else 2
-    return 0
+    return outcome.status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,5 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     add_fit(verbs)
     add_audit(verbs)
     add_compress(verbs)
+    add_reproduce(verbs)
     add_demo(verbs)
     return parser

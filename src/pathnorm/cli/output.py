@@ -15,10 +15,11 @@ Progress = Callable[[str, int, int], None]
 
 
 class Outcome(NamedTuple):
-    """What a verb has to say: for people, and for programs."""
+    """What a verb has to say: for people, and for programs; ``status`` is 1 if what was checked does not hold."""
 
     text: str
     data: dict[str, Any]
+    status: int = 0
 
 
 def talk(text: str) -> None:
