@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from pathnorm.deep import compress, frontier
-from pathnorm.deep.reduce import predicted_curves
+from pathnorm.deep.reduce import _probes, predicted_curves
 from pathnorm.errors import BudgetError
 
 FAST = {"batch_size": 64}
@@ -188,3 +189,14 @@ def test_arguments_out_of_range_are_refused(trained, found):
     for wrong in ({"points": 1}, {"round_to": 0}, {"heldout": 0.0}, {"outputs": "classes"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             frontier(*trained, **wrong)
+
+
+def test_a_large_network_is_probed_with_fewer_samples():
+    batches = [torch.zeros(30, 2), torch.zeros(30, 2), torch.zeros(30, 2), torch.zeros(30, 2)]
+    setup = SimpleNamespace(
+        neurons=SimpleNamespace(groups=[SimpleNamespace(width=4), SimpleNamespace(width=4)]),
+        calibration=SimpleNamespace(first=lambda count: batches[:count]),
+    )
+    for macs, sizes in ((1.0, [30, 30, 30]), (5e12 / 3 / 40.5, [30, 10]), (1e12, [16])):
+        found = _probes(setup, lambda widths, macs=macs: macs)
+        assert [batch.shape[0] for batch in found] == sizes

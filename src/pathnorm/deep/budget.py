@@ -20,10 +20,9 @@ from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.deep.reduce import Reduction, Setup, predicted_curves, reduce_network
 from pathnorm.deep.trial import Met, Trial, named
 
-__all__ = ["MOMENT_BYTES", "PROBE_BATCHES", "meet_budget"]
+__all__ = ["MOMENT_BYTES", "meet_budget"]
 
 MOMENT_BYTES = 2 * 2**30
-PROBE_BATCHES = 3
 _ERROR_ROUNDS = 5
 
 
@@ -53,7 +52,7 @@ def meet_budget(
     """
     if widths is not None:
         return Met(reduce_network(setup, _given_widths(setup, widths, round_to)))
-    curves = predicted_curves(setup, limit_bytes=MOMENT_BYTES, probe_batches=PROBE_BATCHES)
+    curves = predicted_curves(setup, limit_bytes=MOMENT_BYTES, macs=costs[1])
     name, share = next(iter(budget.items()))
     if name == "error":
         return Met(_meet_error(setup, curves, float(share), cost=costs[1], round_to=round_to))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pathnorm.deep.allocate import allocate, allocate_error
-from pathnorm.deep.budget import MOMENT_BYTES, PROBE_BATCHES
+from pathnorm.deep.budget import MOMENT_BYTES
 from pathnorm.deep.compress import METRIC_BATCHES, Compression, compress
 from pathnorm.deep.cost import Cost
 from pathnorm.deep.data import split_batches
@@ -244,7 +244,7 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
         progress=progress or (lambda stage, done, total: None),
         ties=same_places(groups) if uniform else None,
     )
-    curves = tuple(predicted_curves(setup, limit_bytes=MOMENT_BYTES, probe_batches=PROBE_BATCHES))
+    curves = tuple(predicted_curves(setup, limit_bytes=MOMENT_BYTES, macs=seen.costs[1]))
     full = {group.name: group.width for group in groups}
     record = FrontierRecord(
         points=_points(curves, seen.costs, full, count=points, round_to=round_to, ties=setup.ties),

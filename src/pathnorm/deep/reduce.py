@@ -12,6 +12,7 @@ from scipy.linalg import block_diag
 from torch import Tensor, fx
 
 from pathnorm.deep.blocks import GRAM_BYTES, gram_bytes
+from pathnorm.deep.cost import Cost
 from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.data import Batches
 from pathnorm.deep.graph import ModelGraph, State
@@ -20,7 +21,7 @@ from pathnorm.deep.moments import feature_count, output_gain
 from pathnorm.deep.neuron_group import Consumer, NeuronGroup, Neurons
 from pathnorm.deep.replay import Replay
 from pathnorm.deep.selectors import Scores, rank_neurons
-from pathnorm.deep.sensitivity import Outputs, output_curves
+from pathnorm.deep.sensitivity import PROBED_SHARES, Outputs, output_curves
 from pathnorm.deep.sequential import (
     LayerState,
     collect,
@@ -42,6 +43,8 @@ from pathnorm.solvers.ranking import Ranking, error_curve
 __all__ = ["LayerFacts", "Progress", "Reduction", "Setup", "parts_within", "predicted_curves", "reduce_network"]
 
 Array = NDArray[np.float64]
+# Of the runs that predict output errors: batches, and multiply-accumulates unless there are fewer samples than these.
+_PROBE_BATCHES, _PROBE_MACS, _PROBE_LEAST = 3, 5e12, 16
 Progress = Callable[[str, int, int], None]
 
 
@@ -138,14 +141,14 @@ class Reduction:
     layers: tuple[LayerFacts, ...] = field(repr=False)
 
 
-def predicted_curves(setup: Setup, *, limit_bytes: int, probe_batches: int) -> list[Array]:
+def predicted_curves(setup: Setup, *, limit_bytes: int, macs: Cost) -> list[Array]:
     """Return the predicted squared output error of every group as a function of its width.
 
-    One pass over the data per set of groups whose moments fit into ``limit_bytes``.
+    One pass over the data per set of groups whose moments fit into ``limit_bytes``; ``macs`` are those of the network.
     """
     curves: list[Array] = []
     groups = setup.neurons.groups
-    probes = setup.calibration.first(probe_batches)
+    probes = _probes(setup, macs)
     done = 0
     for part in parts_within(groups, limit_bytes):
         setup.progress("measuring layers", done, len(groups))
@@ -164,6 +167,24 @@ def predicted_curves(setup: Setup, *, limit_bytes: int, probe_batches: int) -> l
         done += len(part)
     setup.progress("measuring layers", done, done)
     return curves
+
+
+def _probes(setup: Setup, macs: Cost) -> list[Tensor]:
+    """Return the samples on which the network is run with every group compressed alone, at several widths.
+
+    The first batches; of a network that would take minutes for them only as many samples as its size allows.
+    """
+    full = macs(np.array([group.width for group in setup.neurons.groups]))
+    # From a group to the output it is half of the network on average.
+    each = max(1.0, 0.5 * len(PROBED_SHARES) * len(setup.neurons.groups) * full)
+    left = max(_PROBE_LEAST, int(_PROBE_MACS / each))
+    found: list[Tensor] = []
+    for batch in setup.calibration.first(_PROBE_BATCHES):
+        found.append(batch[:left])
+        left -= found[-1].shape[0]
+        if left == 0:
+            break
+    return found
 
 
 def reduce_network(setup: Setup, widths: Mapping[str, int]) -> Reduction:

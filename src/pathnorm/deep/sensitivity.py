@@ -23,11 +23,11 @@ from pathnorm.deep.ranks import sum_over_ranks
 from pathnorm.deep.sequential import LayerState, write_group
 from pathnorm.solvers.ranking import Ranking
 
-__all__ = ["output_curves", "output_metrics"]
+__all__ = ["PROBED_SHARES", "output_curves", "output_metrics"]
 
 Array = NDArray[np.float64]
 Outputs = Literal["values", "logits"]
-_PROBED_SHARES = (0.25, 0.5, 0.75)
+PROBED_SHARES = (0.25, 0.5, 0.75)
 _DIRECTIONS = 4
 _METRIC_FLOOR = 1e-3
 
@@ -155,7 +155,7 @@ def _cut(graph: ModelGraph, layer: LayerState) -> int:
 def _variants(layer: LayerState, ranking: Ranking, original: State) -> list[tuple[int, dict[str, Tensor]]]:
     """Return the states in which this group alone is compressed, with their widths."""
     count = ranking.order.size
-    widths = sorted({min(max(round(share * count), 1), count) for share in _PROBED_SHARES})
+    widths = sorted({min(max(round(share * count), 1), count) for share in PROBED_SHARES})
     found = []
     for width in widths:
         state = dict(original)
