@@ -3,7 +3,7 @@
 #
 # A network for handwritten digits is trained under the path norm, looked at, made smaller and trained
 # on. Run it as a script, `python examples/train_audit_compress_continue.py`, or cell by cell in an
-# editor that knows `# %%`. It needs `pip install 'pathnorm[deep]'` and takes a few minutes on one
+# editor that knows `# %%`. It needs `pip install 'pathnorm[torch]'` and takes a few minutes on one
 # core.
 
 # %%

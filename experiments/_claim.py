@@ -58,9 +58,11 @@ def slope(x: Sequence[float], y: Any, *, level: float = 0.95) -> list[float]:
     slopes = v @ centred / (centred @ centred)
     if len(slopes) > 1:
         return interval(slopes.tolist(), level=level)
-    found = stats.linregress(u, v[0])
-    half = stats.t.ppf(0.5 + level / 2, max(1, len(u) - 2)) * found.stderr
-    return [float(found.slope), float(found.slope - half), float(found.slope + half)]
+    value = float(slopes[0])
+    left = v[0] - v[0].mean() - value * centred
+    spread = np.sqrt(left @ left / max(1, len(u) - 2) / (centred @ centred))
+    half = float(stats.t.ppf(0.5 + level / 2, max(1, len(u) - 2)) * spread)
+    return [value, value - half, value + half]
 
 
 def main(

@@ -9,7 +9,7 @@ import pytest
 
 import pathnorm
 
-HEAVY = ("torch", "matplotlib", "jinja2", "rich", "PIL", "onnx", "safetensors")
+HEAVY = ("torch", "pywt", "matplotlib", "jinja2", "rich", "PIL", "onnx", "safetensors")
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathnorm import deep, errors, estimators, problems, representer, solvers, spaces
+    from pathnorm import deep, errors, estimators, imaging, problems, representer, solvers, spaces
     from pathnorm.deep.audit import audit
     from pathnorm.deep.compress import compress
     from pathnorm.estimators import (
@@ -48,6 +48,7 @@ __all__ = [
     "deep",
     "errors",
     "estimators",
+    "imaging",
     "problems",
     "representer",
     "solvers",
@@ -55,7 +56,7 @@ __all__ = [
     "sparsify",
 ]
 
-_SUBPACKAGES = frozenset({"deep", "errors", "estimators", "problems", "representer", "solvers", "spaces"})
+_SUBPACKAGES = frozenset({"deep", "errors", "estimators", "imaging", "problems", "representer", "solvers", "spaces"})
 _FUNCTIONS = {
     "BV2Regressor": "pathnorm.estimators",
     "BV2RegressorCV": "pathnorm.estimators",
@@ -83,6 +84,7 @@ _EXTRA_OF = {
     "jinja2": "plot",
     "onnx": "onnx",
     "pyarrow": "tables",
+    "pywt": "imaging",
 }
 
 

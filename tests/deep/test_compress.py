@@ -76,6 +76,7 @@ def test_redundant_neurons_cost_nothing(build, sample):
     made = compress(model, sample("mlp", 400), widths={"0": 10}, **FAST)
     first = made.record.groups[0]
     assert (first.width_before, first.width_lossless, first.width_after) == (20, 10, 10)
+    assert "budget: widths given for 1 of the groups" in str(made.record)
     assert made.record.output_error_heldout < 1e-4
 
 

@@ -7,6 +7,7 @@ from pathnorm.deep.balance import balance
 from pathnorm.deep.compress import Compression, compress
 from pathnorm.deep.frontier import Frontier, frontier
 from pathnorm.deep.graph import trace
+from pathnorm.deep.kplane import BakedKPlaneRidge, KPlaneRidge
 from pathnorm.deep.linear_spline import LinearSpline1d, ReLUExpansion
 from pathnorm.deep.logger import AuditLogger, CSVWriter
 from pathnorm.deep.neuron_norms import path_norm
@@ -19,9 +20,11 @@ from pathnorm.deep.weight_decay import lam_from_weight_decay
 
 __all__ = [
     "AuditLogger",
+    "BakedKPlaneRidge",
     "CSVWriter",
     "Compression",
     "Frontier",
+    "KPlaneRidge",
     "LinearSpline1d",
     "PathNormRegularizer",
     "PathProx",

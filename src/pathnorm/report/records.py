@@ -181,7 +181,7 @@ class CompressionRecord(JsonRecord):
     latency_ms_before, latency_ms_after : float
         Median of interleaved runs with ``latency_batch`` samples on ``latency_threads`` threads.
     budget : dict
-        The budget asked for, e.g. ``{"params": 0.5}``.
+        The budget asked for, e.g. ``{"params": 0.5}``; ``{"widths": {group: neurons}}`` if widths were given.
     check : BudgetCheck or None
         What was measured while widths were chosen, for the budgets ``accuracy_drop`` and ``latency_ms``. Everything
         else in the record was measured afterwards: accuracies on samples that the choice has not seen.
@@ -207,7 +207,7 @@ class CompressionRecord(JsonRecord):
     latency_threads: int = exact()
     samples_calibration: int = exact()
     samples_heldout: int = exact()
-    budget: dict[str, float] = exact()
+    budget: dict[str, float | dict[str, int]] = exact()
     selector: str = exact()
     outputs: str = exact(default="values")
     slide_steps: int = exact(default=0)

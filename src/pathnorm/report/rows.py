@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pathnorm.report.numbers import (
     MISSING,
     byte_size,
@@ -119,9 +121,14 @@ def group_cells(group: GroupRecord) -> list[str]:
     ]
 
 
+def _asked(value: float | Mapping[str, int]) -> str:
+    """Return a budget as text; of widths that were all given, how many."""
+    return f"given for {count(len(value))} of the groups" if isinstance(value, Mapping) else decimal(value)
+
+
 def how(record: CompressionRecord) -> str:
     """Return what was asked for and what it took, in one line."""
-    asked = ", ".join(f"{name} {decimal(value)}" for name, value in record.budget.items()) or "none"
+    asked = ", ".join(f"{name} {_asked(value)}" for name, value in record.budget.items()) or "none"
     return (
         f"budget: {asked}; selector {record.selector}; seed {record.seed}; "
         f"{count(record.samples_calibration)} samples to calibrate, "
