@@ -184,3 +184,17 @@ MRI = FourierMRI(torch.eye(8))
 def test_what_does_not_fit_is_refused(call, error, said):
     with pytest.raises(error, match=said):
         call()
+
+
+def test_recovery_is_counted_as_it_is():
+    from experiments.sparse_recovery import HAAR, SIZE, half_way, line_mask, sparse_image, wilson
+
+    rng = np.random.default_rng(0)
+    image = sparse_image(20, rng)
+    assert int((HAAR.K(image).abs() > 1e-9).sum()) == 20
+    mask = line_mask(0.25, rng)
+    assert int(mask.sum()) == 8 * SIZE and bool(mask[:, SIZE // 2].all())
+    assert half_way([0.1, 0.2, 0.4], [0.0, 0.25, 0.75]) == pytest.approx(0.3)
+    assert half_way([0.1, 0.2], [0.0, 0.2]) == 1.0
+    share, low, high = wilson(5, 10)
+    assert share == 0.5 and low == pytest.approx(0.2366, abs=1e-4) and high == pytest.approx(0.7634, abs=1e-4)

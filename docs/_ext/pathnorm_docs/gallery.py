@@ -30,6 +30,7 @@ TOPICS = {
         "orthogonal_weights",
         "attention",
     ),
+    "imaging": ("sparse_recovery",),
 }
 
 # The picture of a theory page is that of the first of these experiments that has one.
@@ -42,6 +43,7 @@ PICTURES = {
     "report": (),
     "estimators": ("directional_smoothness",),
     "deep": ("low_rank_layers",),
+    "imaging": ("sparse_recovery",),
 }
 
 

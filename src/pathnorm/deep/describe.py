@@ -143,24 +143,24 @@ def _certificate(problem: LayerReconstruction, error: float) -> tuple[float, Cer
     For every V with ``1/2 ||Psi - Phi V||^2 <= e`` and every lambda, ``path norm >= (dual(lambda) - e) / lambda``. The
     derivative of the right-hand side is ``(e - 1/2 ||Psi - Phi V_lambda||^2) / lambda^2``: the best lambda is that
     whose own solution has the error e. Secants of one logarithm against the other find it; near the top the bound is
-    flat, so that coarse solutions do until the last one, which has a gap of 1e-6, of 1e-4 where a step takes seconds.
+    flat, so that coarse solutions do until the last one. Its gap is 1e-6, and 1e-2 where a step takes seconds.
     """
     allowed = 0.5 * error * problem.energy
     lasso = lasso_problem(problem, 1.0)
     if not lasso.lam_max > 0.0:
         return 0.0, Certificate(primal=0.5 * problem.energy, dual=0.5 * problem.energy)
     floor, lam, coef = _SEARCH_RATIO * lasso.lam_max, _SEARCH_START * lasso.lam_max, None
+    coarse, fine = (1e-2, 1e-6) if problem.gram.shape[0] <= _LARGE else (1e-1, 1e-2)
     seen: list[tuple[float, float]] = []
     while True:
-        coef = multitask_lasso(lasso.with_lam(lam), start=coef, tol=1e-2).coef
+        coef = multitask_lasso(lasso.with_lam(lam), start=coef, tol=coarse).coef
         misfit = 0.5 * problem.error(coef) * problem.energy
         seen.append((np.log(lam), np.log(max(misfit, np.finfo(np.float64).tiny))))
         found = max(_crossing(seen, allowed), floor)
         if misfit <= _CLOSE * allowed or lam <= floor or len(seen) == _SEARCH_POINTS:
             break
         lam = found
-    tol = 1e-6 if problem.gram.shape[0] <= _LARGE else 1e-4
-    final = multitask_lasso(lasso.with_lam(found), start=coef, tol=tol)
+    final = multitask_lasso(lasso.with_lam(found), start=coef, tol=fine)
     return float(final.problem.lam), final.certificate
 
 

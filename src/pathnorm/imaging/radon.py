@@ -54,9 +54,11 @@ class Radon:
             raise ValueError(f"Angles must be radians of shape (V,), V at least 1. Got shape {self.angles.shape}.")
         if not np.isfinite(self.angles).all():
             raise DataError("Angles must be finite. Got NaN or infinity.")
+        if not (math.isfinite(spacing) and spacing > 0.0):
+            raise ValueError(f"Detectors must have a positive spacing. Got {spacing}.")
         count = 2 * math.ceil(math.hypot(*self.image_shape) / spacing / 2) + 1 if detectors is None else int(detectors)
-        if count < 1 or not spacing > 0.0:
-            raise ValueError(f"There must be a detector and a positive spacing. Got {count} and {spacing}.")
+        if count < 1:
+            raise ValueError(f"There must be at least one detector. Got {count}.")
         self.spacing = float(spacing)
         self.centre = (count - 1) / 2 if centre is None else float(centre)
         self.data_shape = (self.angles.size, count)
