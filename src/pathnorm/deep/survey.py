@@ -24,7 +24,7 @@ from pathnorm.report.records import SkippedGroup
 __all__ = ["Survey", "device_of", "survey"]
 
 # Parameters above which a network is tried by its shapes alone, without copies of its weights.
-_LARGE = 30_000_000
+_LARGE = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
