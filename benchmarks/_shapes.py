@@ -117,7 +117,7 @@ class Shape:
 
 SHAPES = {
     "VGG-19, 32 x 32": Shape(vgg19, (3, 32, 32), 1600, 128),
-    "ResNet-50, 224 x 224": Shape(resnet50, (3, 224, 224), 320, 32),
+    "ResNet-50, 224 x 224": Shape(resnet50, (3, 224, 224), 256, 32),
     "ViT-B/16, 224 x 224": Shape(lambda: Base(words=False), (3, 224, 224), 80, 16),
     "GPT-2 small, 128 words": Shape(lambda: Base(words=True), (CONTEXT,), 160, 16, words=True),
 }

@@ -21,7 +21,8 @@ from pathnorm.errors import ExportError, MissingExtraError
 
 __all__ = ["to_onnx"]
 
-_TOLERANCE = 1e-5
+# Of the largest output: fifty layers in single precision reach a tenth of it.
+_TOLERANCE = 1e-4
 
 
 def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
@@ -33,7 +34,7 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path) -> Path:
         If onnx or onnxscript is not installed.
     ExportError
         If torch cannot export the model, the path cannot be written, or onnxruntime's outputs differ by
-        more than 1e-5 of the largest output.
+        more than 1e-4 of the largest output.
     """
     for needed in ("onnx", "onnxscript"):
         if importlib.util.find_spec(needed) is None:
