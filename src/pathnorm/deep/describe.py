@@ -194,7 +194,7 @@ def _frontiers(layers: tuple[LayerFacts, ...]) -> tuple[Frontier, ...]:
                 widths=tuple(int(width) for width in widths),
                 errors=tuple(float(np.sqrt(refit.error)) for refit in refits),
                 path_norms=tuple(problem.path_norm(refit.coef) for refit in refits),
-                bound=tuple(float(np.sqrt(problem.least_error(int(width)))) for width in widths),
+                bound=tuple(np.sqrt(problem.least_errors(widths)).tolist()),
             )
         )
     return tuple(found)

@@ -159,8 +159,13 @@ class LayerReconstruction:
 
     def least_error(self, width: int) -> float:
         """Return the error (relative, squared) that no ``width`` neurons can go below (Eckart-Young)."""
+        return float(self.least_errors(np.array([width]))[0])
+
+    def least_errors(self, widths: NDArray[np.intp]) -> Array:
+        """Return :meth:`least_error` of several widths, from one eigendecomposition."""
         tail = self._tail()
-        return float(tail[min(width * self.block, tail.size - 1)])
+        found: Array = tail[np.minimum(widths * self.block, tail.size - 1)]
+        return found
 
     def _tail(self) -> Array:
         """Return ``sum_{i > r} sigma_i(Psi)^2 / ||Psi||^2`` for r = 0 .. D."""
