@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["choose"]
 
 RULES = ("discrepancy", "sure")
-_BISECTIONS, _GRID = 10, 9
+_BISECTIONS, _GRID = 6, 9
+_FIRST, _LEAST = 1e-3, 1e-7
 
-# Solve for measurements and a lam, near another solution.
-Solve = Callable[[Tensor, float, "Reconstruction | None"], "Reconstruction"]
+# Solve for measurements and a lam, near another solution; loosely while a lam is looked for.
+Solve = Callable[[Tensor, float, "Reconstruction | None", bool], "Reconstruction"]
 
 
 def choose(
@@ -61,24 +62,31 @@ def choose(
 
 
 def _discrepancy(solve: Solve, y: Tensor, *, allowed: float, top: float) -> Reconstruction:
-    """Bisect on a logarithmic scale; the misfit rises with lam."""
-    high = solve(y, top, None)
-    if high.misfit <= allowed:
-        return high
-    low = solve(y, 1e-6 * top, high)
-    if low.misfit > allowed:
-        raise ValueError(
-            f"The noise must be at least as large as what no image can fit. Its size is {allowed:.4g}, the least "
-            f"misfit reached {low.misfit:.4g}: noise= is too small, or the operator is not that of the measurements."
-        )
-    ends = math.log(low.lam), math.log(high.lam)
+    """Search on a logarithmic scale; the misfit rises with lam."""
+    near = solve(y, _FIRST * top, None, True)
+    fits = near.misfit <= allowed
+    factor = 3.0 if fits else 1.0 / 3.0
+    while (near.misfit <= allowed) == fits:
+        if fits and near.lam >= top:
+            return solve(y, near.lam, near, False)
+        if near.lam < _LEAST * top:
+            raise ValueError(
+                f"The noise must be at least as large as what no image can fit. Its size is {allowed:.4g}, the least "
+                f"misfit reached {near.misfit:.4g}: noise= is too small, or the operator is another than that of the scan."
+            )
+        last, near = near, solve(y, factor * near.lam, near, True)
+    low, high = sorted((math.log(last.lam), math.log(near.lam)))
     for _ in range(_BISECTIONS):
-        middle = solve(y, math.exp(0.5 * sum(ends)), low)
-        if middle.misfit <= allowed:
-            low, ends = middle, (math.log(middle.lam), ends[1])
-        else:
-            ends = ends[0], math.log(middle.lam)
-    return low
+        middle = 0.5 * (low + high)
+        near = solve(y, math.exp(middle), near, True)
+        low, high = (middle, high) if near.misfit <= allowed else (low, middle)
+    found = solve(y, math.exp(low), near, False)
+    # What was solved loosely may miss by a little.
+    for _ in range(_BISECTIONS):
+        if found.misfit <= allowed:
+            break
+        found = solve(y, 0.98 * found.lam, found, False)
+    return found
 
 
 def _least_risk(
@@ -93,8 +101,8 @@ def _least_risk(
     least, near, moved = math.inf, None, None
     for step in range(_GRID):
         lam = top * 10.0 ** (-0.5 * step - 0.5)
-        near = solve(y, lam, near)
-        moved = solve(y + size * probe, lam, moved or near)
+        near = solve(y, lam, near, False)
+        moved = solve(y + size * probe, lam, moved or near, False)
         change = operator.A(moved.image - near.image)
         # A complex number counts as two real ones, with half of the variance each: the factors cancel.
         divergence = float(torch.vdot(probe.flatten(), change.flatten()).real) / size

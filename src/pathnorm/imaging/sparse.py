@@ -27,6 +27,8 @@ _REGULARIZERS: dict[str, Callable[[str], tuple[Regularizer, ...]]] = {
 }
 _ADJOINT_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 _INNER, _CHECK = 8, 10
+# Gap and steps while lam is looked for.
+_LOOSE, _FEW = 1e-2, 200
 Progress = Callable[[str, int, int], None]
 
 
@@ -191,15 +193,16 @@ def reconstruct(
     for part in parts:
         part.K(zero)
 
-    def solve(measured: Tensor, value: float, near: Reconstruction | None) -> Reconstruction:
+    def solve(measured: Tensor, value: float, near: Reconstruction | None, loosely: bool) -> Reconstruction:
         problem = SparseProblem(operator, measured, scale, parts, value)
-        return _solve(problem, zero, near, tol=tol, max_iter=max_iter, progress=progress)
+        least, most = (max(tol, _LOOSE), min(max_iter, _FEW)) if loosely else (tol, max_iter)
+        return _solve(problem, zero, near, tol=least, max_iter=most, progress=progress)
 
     if isinstance(lam, str):
         return choose(solve, operator, data, rule=lam, noise=noise, scale=scale, seed=seed)
     if not (math.isfinite(lam) and lam > 0.0):
         raise ValueError(f"lam must be positive and finite. Got {lam}.")
-    return solve(data, float(lam), start)
+    return solve(data, float(lam), start, False)
 
 
 def _measurements(y: Any) -> Tensor:
