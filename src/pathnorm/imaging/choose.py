@@ -72,7 +72,7 @@ def _discrepancy(solve: Solve, y: Tensor, *, allowed: float, top: float) -> Reco
         if near.lam < _LEAST * top:
             raise ValueError(
                 f"The noise must be at least as large as what no image can fit. Its size is {allowed:.4g}, the least "
-                f"misfit reached {near.misfit:.4g}: noise= is too small, or the operator is another than that of the scan."
+                f"misfit reached {near.misfit:.4g}: noise= is too small, or the operator is not the scan's."
             )
         last, near = near, solve(y, factor * near.lam, near, True)
     low, high = sorted((math.log(last.lam), math.log(near.lam)))
