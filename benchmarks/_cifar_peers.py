@@ -20,7 +20,7 @@ import torch.nn.functional as F
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from benchmarks._harness import data_root
+from benchmarks._harness import data_root, wilson
 from benchmarks._isolated import Rows
 from benchmarks._torch_pruning import PEERS
 from benchmarks.cifar_resnet import BasicBlock, accuracy, load_cifar10, load_resnet
@@ -157,14 +157,6 @@ class Case:
         """Return the network of a row, or None if it has not been kept."""
         path = self.path(key)
         return shaped(self.model, torch.load(path, weights_only=True)) if path.exists() else None
-
-
-def wilson(share: float, count: int) -> list[float]:
-    """Return Wilson's 95 % interval of a binomial share."""
-    z = 1.959964
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return [middle - half, middle + half]
 
 
 def count_macs(model: nn.Module) -> int:

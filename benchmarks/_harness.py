@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "data_root", "environment", "print_table", "spread", "write_json"]
+__all__ = ["RESULTS", "data_root", "environment", "print_table", "spread", "wilson", "write_json"]
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -56,6 +56,14 @@ def spread(values: Iterable[float], *, digits: int = 4) -> dict[str, float]:
         "min": round(min(found), digits),
         "max": round(max(found), digits),
     }
+
+
+def wilson(share: float, count: int) -> list[float]:
+    """Return Wilson's 95 % interval of a binomial share."""
+    z = 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    return [middle - half, middle + half]
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -24,12 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import _vgg
-from benchmarks._harness import RESULTS, data_root, environment, print_table, write_json
+from benchmarks._harness import data_root, environment, print_table, write_json
 from benchmarks.cifar_resnet import load_cifar10
 from pathnorm import compress
 from pathnorm.deep import path_norm
 
-OUT = RESULTS
 NAME = "vgg19_cifar10"
 SHARE = 47 / 512  # of the neurons, as published
 SAMPLES = 5_000  # unlabelled training images for calibration of the whole network
@@ -127,7 +126,7 @@ def shrink(options: argparse.Namespace) -> None:
             "environment": environment(["torch", "numpy", "pathnorm"], threads=torch.get_num_threads()),
             "rows": rows,
         }
-        write_json(NAME, payload, folder=OUT)
+        write_json(NAME, payload)
         print(
             f"{row['what']}: {100 * row['accuracy']:.2f} % ({100 * (row['accuracy'] - dense['accuracy']):+.2f}), "
             f"{dense['params'] / row['params']:.1f}x fewer parameters",

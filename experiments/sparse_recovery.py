@@ -21,12 +21,12 @@ Limits: one size of image, one wavelet, k up to an eighth of the pixels, and a f
 from __future__ import annotations
 
 import itertools
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks._harness import wilson
 from experiments._claim import Row, Scale, main
 from pathnorm.imaging import FourierMRI, reconstruct
 from pathnorm.imaging.regularizers import Wavelet
@@ -74,11 +74,10 @@ def attempt(k: int, share: float, seed: int) -> Row:
             "linear_recovered": errors[1] < RECOVERED}  # fmt: skip
 
 
-def wilson(successes: int, n: int) -> list[float]:
+def rate_of(successes: int, n: int) -> list[float]:
     """Share and its 95 % Wilson interval."""
-    z, share = 1.959964, successes / n
-    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return [share, (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)]
+    share = successes / n
+    return [share, *wilson(share, n)]
 
 
 def half_way(shares: list[float], rates: list[float]) -> float:
@@ -99,7 +98,7 @@ def run(scale: Scale) -> Row:
         for share in shares:
             mine = [attempt(k, share, seed) for seed in range(draws)]
             rows += mine
-            rate = wilson(sum(row["recovered"] for row in mine), draws)
+            rate = rate_of(sum(row["recovered"] for row in mine), draws)
             linear = sum(row["linear_recovered"] for row in mine) / draws
             summary.append({"k": k, "share": mine[0]["share"], "rate": rate, "linear": linear})
     half, verdict = judged(summary)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments._claim import Row, Scale, main
+from experiments._claim import Row, Scale, interval, main
 
 NAME = "spatial_adaptivity"
 N_SAMPLES, NOISE = 1_000, 0.15
@@ -102,14 +102,6 @@ def measure(signal: str, seeds: int, lams: dict[str, float]) -> list[Row]:
                 row["gap"] = model.certificate_.gap
             rows.append(row)
     return rows
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """Mean, and its 95 % t interval."""
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1)) * float(values.std(ddof=1)) / np.sqrt(len(values))
-    return [float(values.mean()), float(values.mean()) - half, float(values.mean()) + half]
 
 
 def summarise(rows: list[Row]) -> list[Row]:

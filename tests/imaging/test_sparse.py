@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_refused(call, error, said):
 
 
 def test_recovery_is_counted_as_it_is():
-    from experiments.sparse_recovery import HAAR, SIZE, half_way, line_mask, sparse_image, wilson
+    from experiments.sparse_recovery import HAAR, SIZE, half_way, line_mask, rate_of, sparse_image
 
     rng = np.random.default_rng(0)
     image = sparse_image(20, rng)
@@ -196,5 +196,5 @@ def test_recovery_is_counted_as_it_is():
     assert int(mask.sum()) == 8 * SIZE and bool(mask[:, SIZE // 2].all())
     assert half_way([0.1, 0.2, 0.4], [0.0, 0.25, 0.75]) == pytest.approx(0.3)
     assert half_way([0.1, 0.2], [0.0, 0.2]) == 1.0
-    share, low, high = wilson(5, 10)
+    share, low, high = rate_of(5, 10)
     assert share == 0.5 and low == pytest.approx(0.2366, abs=1e-4) and high == pytest.approx(0.7634, abs=1e-4)

@@ -8,9 +8,10 @@ import math
 __all__ = ["add_common", "count", "natural", "number", "numbers", "positive", "share", "size"]
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what every verb takes."""
-    parser.add_argument("--seed", metavar="S", type=natural, default=0)
+def add_common(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
+    """Add what every verb takes; a verb whose seeds are fixed takes none."""
+    if seed:
+        parser.add_argument("--seed", metavar="S", type=natural, default=0)
     parser.add_argument("--force", action="store_true", help="replace the output folder if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")

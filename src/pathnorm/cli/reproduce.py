@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pathnorm
+from pathnorm.cli.arguments import add_common
 from pathnorm.cli.output import Outcome, talk
 from pathnorm.errors import PathnormError
 from pathnorm.report.folder import refuse_existing
@@ -53,9 +54,7 @@ def add_reproduce(verbs: Any) -> None:
         default=Path("pathnorm-reproduce"),
         help="folder to write (pathnorm-reproduce)",
     )
-    parser.add_argument("--force", action="store_true", help="replace results that are in the folder")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    add_common(parser, seed=False)
 
 
 def _reproduce(arguments: argparse.Namespace) -> Outcome:
@@ -76,11 +75,12 @@ def _reproduce(arguments: argparse.Namespace) -> Outcome:
     for place, name in enumerate(names, 1):
         talk(f"{name} ({place} of {len(names)}): {known[name].claim}")
         rows.append(_run(root, known[name], out, size))
-    _page(rows, out)
-    talk(f"written to {arguments.out}: JSON and figure of each, index.html")
     held = sum(row["outcome"] == HOLDS for row in rows)
+    summary = f"{held} of {len(rows)} hold"
+    _page(rows, summary, out)
+    talk(f"written to {arguments.out}: JSON and figure of each, index.html")
     data = {"verb": "reproduce", "out": str(arguments.out), "holding": held, "experiments": rows}
-    return Outcome(_table(rows), data, status=0 if held == len(rows) else 1)
+    return Outcome("\n".join([*_lines(rows), "", summary]), data, status=0 if held == len(rows) else 1)
 
 
 def _root() -> Path:
@@ -109,10 +109,10 @@ def _run(root: Path, item: Experiment, out: Path, size: Sequence[str]) -> dict[s
     environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | environment
     # -P: a folder of the same name where the user stands is not what is meant.
     command = [sys.executable, "-P", "-m", f"experiments.{item.name}", "--out", str(out), *size]
-    before = _stamp(out / f"{item.name}.json")
+    path = out / f"{item.name}.json"
+    before = _stamp(path)
     done = subprocess.run(command, env=environment, stdout=_STDERR, check=False)
     row: dict[str, Any] = {"name": item.name, "claim": item.claim}
-    path = out / f"{item.name}.json"
     if done.returncode not in (0, 1) or not path.exists() or _stamp(path) == before:
         return row | {"outcome": BROKEN, "predicted": "", "measured": f"it ended with status {done.returncode}"}
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -138,7 +138,7 @@ def _listing(known: Sequence[Experiment]) -> Outcome:
     return Outcome("\n".join(lines), {"verb": "reproduce", "experiments": [item._asdict() for item in known]})
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
+def _lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
         seconds = f"  {row['seconds']:.0f} s" if row.get("seconds") is not None else ""
@@ -146,13 +146,11 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
         for key in ("predicted", "measured"):
             if row[key]:
                 lines += wrap(row[key], width=_WIDTH, indent=f"  {key + ':':11}", hang=" " * 13)
-    held = sum(row["outcome"] == HOLDS for row in rows)
-    return "\n".join([*lines, "", f"{held} of {len(rows)} hold"])
+    return lines
 
 
-def _page(rows: Sequence[dict[str, Any]], out: Path) -> None:
+def _page(rows: Sequence[dict[str, Any]], summary: str, out: Path) -> None:
     """Write a page of verdicts and figures."""
     shown = [row | {"figure": (out / f"{row['name']}.png").exists()} for row in rows]
-    held = sum(row["outcome"] == HOLDS for row in rows)
-    values = {"rows": shown, "summary": f"{held} of {len(rows)} hold", "version": pathnorm.__version__}
+    values = {"rows": shown, "summary": summary, "version": pathnorm.__version__}
     write_page(out / "index.html", render_page("experiments.html", values))

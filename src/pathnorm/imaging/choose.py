@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose"]
 
-RULES = ("discrepancy", "sure")
+_RULES = ("discrepancy", "sure")
 _BISECTIONS, _GRID = 6, 9
 _FIRST, _LEAST = 1e-3, 1e-7
 
@@ -45,8 +45,8 @@ def choose(
     ValueError
         If the rule is unknown, ``noise`` is not positive, or no lam fits the noise.
     """
-    if rule not in RULES:
-        raise ValueError(f"lam must be a positive number or one of {', '.join(RULES)}. Got {rule!r}.")
+    if rule not in _RULES:
+        raise ValueError(f"lam must be a positive number or one of {', '.join(_RULES)}. Got {rule!r}.")
     if noise is None or not (math.isfinite(noise) and noise > 0.0):
         raise ValueError(
             f"To choose lam, the standard deviation of the noise must be given as noise=. Got {noise}. "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pathnorm.errors import DataError
-from pathnorm.imaging._rays import back_project, project
+from pathnorm.imaging._rays import follow_rays
 from pathnorm.imaging.operators import _image_shape, _require_shape
 
 __all__ = ["Radon"]
@@ -84,7 +84,8 @@ class Radon:
         flat = np.ascontiguousarray(values.reshape(-1, *values.shape[-2:]))
         found = np.zeros((flat.shape[0], *shape), dtype=flat.dtype)
         for one, other in zip(flat, found, strict=True):
-            (back_project if adjoint else project)(one, other, self.angles, self.spacing, self.centre)
+            image, sinogram = (other, one) if adjoint else (one, other)
+            follow_rays(image, sinogram, self.angles, self.spacing, self.centre, adjoint)
         return found.reshape(*values.shape[:-2], *shape)
 
 

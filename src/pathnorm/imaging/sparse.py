@@ -50,8 +50,7 @@ class SparseProblem:
 
     def value(self, x: Tensor) -> float:
         """Return the objective."""
-        misfit = float((self.operator.A(x) - self.y).abs().square().sum()) / (2.0 * self.scale**2)
-        return misfit + self.lam * self.penalty(x)
+        return self._value(x, self.residual(x))
 
     def penalty(self, x: Tensor) -> float:
         """Return ``sum_i R_i(x)``."""
@@ -67,8 +66,9 @@ class SparseProblem:
         ``p`` is the residual, made orthogonal to what no regulariser sees; one of the q is moved to the next point
         that fulfils the equation, and all are scaled until none is too long: whatever is handed in, the bound holds.
         """
-        primal = self.value(x)
-        p, q = self._residual_seen(x), list(dual)
+        residual = self.residual(x)
+        primal = self._value(x, residual)
+        p, q = self._seen(residual, x), list(dual)
         missing = -self.operator.A_adjoint(p) / self.scale
         for part, values in zip(self.regularizers[:-1], q, strict=False):
             missing = missing - part.K_adjoint(values)
@@ -84,9 +84,11 @@ class SparseProblem:
         # What is left of the equation by rounding, times the size of the image that could exploit it, is far below.
         return Certificate(primal=primal, dual=max(-0.5 * best**2 * energy - best * inner, 0.0))
 
-    def _residual_seen(self, x: Tensor) -> Tensor:
-        """Return the residual without its part along the measurements of a constant, which total variation ignores."""
-        p = self.residual(x)
+    def _value(self, x: Tensor, residual: Tensor) -> float:
+        return 0.5 * float(residual.abs().square().sum()) + self.lam * self.penalty(x)
+
+    def _seen(self, p: Tensor, x: Tensor) -> Tensor:
+        """Return the residual p without its part along the measurements of a constant, which the variation ignores."""
         if not all(isinstance(part, TotalVariation) for part in self.regularizers):
             return p
         flat = self.operator.A(torch.ones_like(x)) / self.scale
@@ -271,19 +273,18 @@ def _solve(
         steps += 1
         moved = point - (normal(point) - back) / square
         new, q = _proximal(moved, parts, q, problem.lam)
-        following = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * momentum**2))
+        following = _grown(momentum)
         if _real_inner(point - new, new - x) > 0.0:  # momentum points uphill
             point, following = new, 1.0
         else:
             point = new + (momentum - 1.0) / following * (new - x)
         x, momentum = new, following
-        if steps % _CHECK == 0:
+        if steps % _CHECK == 0 or steps == max_iter:
             certificate = problem.certify(x, q)
             if progress is not None:
                 progress("reconstructing", steps, max_iter)
     if progress is not None:
         progress("reconstructing", max_iter, max_iter)
-    certificate = problem.certify(x, q)
     status = Status.CONVERGED if certificate.gap <= tol else Status.MAX_ITER
     misfit = float((operator.A(x) - problem.y).norm())
     return Reconstruction(x, tuple(q), problem, certificate, status, steps, misfit)
@@ -299,10 +300,15 @@ def _proximal(
     for _ in range(1 if exact else _INNER):
         found = image - _back(parts, ahead)
         moved = [_clip(values + step * part.K(found), part, lam) for part, values in zip(parts, ahead, strict=True)]
-        following = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * momentum**2))
+        following = _grown(momentum)
         ahead = [new + (momentum - 1.0) / following * (new - old) for old, new in zip(q, moved, strict=True)]
         q, momentum = moved, following
     return image - _back(parts, q), list(q)
+
+
+def _grown(momentum: float) -> float:
+    """Nesterov's sequence."""
+    return 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * momentum**2))
 
 
 def _back(parts: Sequence[Regularizer], q: Sequence[Tensor]) -> Tensor:
