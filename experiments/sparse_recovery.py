@@ -154,7 +154,7 @@ def draw(payload: Row, path: Path) -> None:
     right.set(xlabel="nonzero coefficients k", ylabel="samples for one half", xlim=(0, None), ylim=(0, None))
     for panel in (left, right):
         dress(panel)
-    left.legend(fontsize=8.5, frameon=False, loc="lower right")
+    left.legend(fontsize=8.5, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5)
     figure.savefig(path, dpi=150)
 
 

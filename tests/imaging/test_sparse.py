@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathnorm.errors import DataError
-from pathnorm.imaging import FourierMRI, Identity, Radon, SparseProblem, reconstruct
+from pathnorm.imaging import Blur, FourierMRI, Identity, Radon, SparseProblem, reconstruct
+from pathnorm.imaging.proximal_gradient import proximal_gradient
 from pathnorm.imaging.regularizers import TotalVariation, Wavelet
+from pathnorm.imaging.splitting import splitting, spread
 from pathnorm.solvers.solution import Status
 
 SHAPE = (8, 8)
@@ -63,6 +65,43 @@ def test_optimum_is_that_of_an_interior_point_solver(name, regularizer):
     assert found.certificate.primal == pytest.approx(best, rel=2e-7)
     assert found.misfit == pytest.approx(float((operator.A(found.image) - y).norm()))
     assert f"{operator.norm():.6g}" in found.objective
+
+
+@pytest.mark.parametrize("method", [proximal_gradient, splitting])
+@pytest.mark.parametrize("regularizer", sorted(PARTS))
+def test_every_method_goes_to_the_same_optimum(method, regularizer):
+    operator = Radon(SHAPE, np.linspace(0.0, 3.0, 5))
+    y = operator.A(image(1)) + 0.1 * torch.from_numpy(np.random.default_rng(2).standard_normal(operator.data_shape))
+    problem = SparseProblem(operator, y, operator.norm(), PARTS[regularizer], 0.05)
+    zero = torch.zeros(SHAPE, dtype=torch.float64)
+    iterates = method(problem, zero, [part.K(zero) for part in problem.regularizers])
+    x, dual = next(pair for step, pair in enumerate(iterates) if step == 500)
+    certificate = problem.certify(x, dual)
+    assert certificate.primal == pytest.approx(optimum(operator, y, 0.05, regularizer), rel=1e-4)
+    assert certificate.gap <= 1e-3
+
+
+def test_splitting_is_chosen_where_frequencies_are_seen_unlike():
+    flat, shape = torch.zeros(64, 64, dtype=torch.float64), (64, 64)
+    assert spread(Identity(shape), flat) == pytest.approx(1.0)
+    kernel = torch.full((5, 5), 1.0 / 25.0, dtype=torch.float64)
+    # Of a convolution the spread is exact.
+    response = torch.fft.fft2(kernel, s=shape).abs().square()
+    assert spread(Blur(kernel, shape), flat) == pytest.approx(float(response.max() / response.mean()), rel=1e-9)
+
+
+def test_few_views_are_solved_to_a_small_gap():
+    shape = (48, 48)
+    operator = Radon(shape, np.linspace(0.0, np.pi, 15, endpoint=False))
+    truth = image(3, shape)
+    y = operator.A(truth) + 0.3 * torch.from_numpy(np.random.default_rng(0).standard_normal(operator.data_shape))
+    assert spread(operator, truth) > 10.0
+    found = reconstruct(y, operator, "tv", 0.005, tol=1e-3)
+    assert found.status is Status.CONVERGED and found.n_iter < 400
+    # Gradient steps are nowhere near after as many.
+    iterates = proximal_gradient(found.problem, torch.zeros_like(truth), [torch.zeros_like(found.dual[0])])
+    x, dual = next(pair for step, pair in enumerate(iterates) if step == found.n_iter)
+    assert found.problem.certify(x, dual).gap > 0.1
 
 
 @given(seed=st.integers(0, 10**6), regularizer=st.sampled_from(sorted(PARTS)), near=st.floats(0.0, 1.0))
@@ -184,17 +223,3 @@ MRI = FourierMRI(torch.eye(8))
 def test_what_does_not_fit_is_refused(call, error, said):
     with pytest.raises(error, match=said):
         call()
-
-
-def test_recovery_is_counted_as_it_is():
-    from experiments.sparse_recovery import HAAR, SIZE, half_way, line_mask, rate_of, sparse_image
-
-    rng = np.random.default_rng(0)
-    image = sparse_image(20, rng)
-    assert int((HAAR.K(image).abs() > 1e-9).sum()) == 20
-    mask = line_mask(0.25, rng)
-    assert int(mask.sum()) == 8 * SIZE and bool(mask[:, SIZE // 2].all())
-    assert half_way([0.1, 0.2, 0.4], [0.0, 0.25, 0.75]) == pytest.approx(0.3)
-    assert half_way([0.1, 0.2], [0.0, 0.2]) == 1.0
-    share, low, high = rate_of(5, 10)
-    assert share == 0.5 and low == pytest.approx(0.2366, abs=1e-4) and high == pytest.approx(0.7634, abs=1e-4)

@@ -30,7 +30,7 @@ TOPICS = {
         "orthogonal_weights",
         "attention",
     ),
-    "imaging": ("sparse_recovery",),
+    "imaging": ("sparse_recovery", "real_measurements", "stability_frontier", "implicit_representation"),
 }
 
 # The picture of a theory page is that of the first of these experiments that has one.
@@ -43,7 +43,7 @@ PICTURES = {
     "report": (),
     "estimators": ("directional_smoothness",),
     "deep": ("low_rank_layers",),
-    "imaging": ("sparse_recovery",),
+    "imaging": ("real_measurements", "sparse_recovery"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``pathnorm fit``, ``audit``, ``compress``, ``reproduce`` and ``demo``.
+"""The command line: ``pathnorm fit``, ``audit``, ``compress``, ``reconstruct``, ``audit-reconstructor`` and others.
 
 Results go to stdout, as a table or as one JSON object; talk, warnings and progress go to stderr. The exit
 status is 0 if it went well, 1 if the run failed or a claim does not hold, 2 for misuse and 130 after Ctrl-C.
@@ -14,10 +14,12 @@ from collections.abc import Sequence
 
 import pathnorm
 from pathnorm.cli.audit import add_audit
+from pathnorm.cli.audit_reconstructor import add_audit_reconstructor
 from pathnorm.cli.compress import add_compress
 from pathnorm.cli.demo import add_demo
 from pathnorm.cli.fit import add_fit
 from pathnorm.cli.output import Outcome, say, short_warnings, talk
+from pathnorm.cli.reconstruct import add_reconstruct
 from pathnorm.cli.reproduce import add_reproduce
 from pathnorm.errors import PathnormError
 
@@ -64,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     add_fit(verbs)
     add_audit(verbs)
+    add_audit_reconstructor(verbs)
     add_compress(verbs)
+    add_reconstruct(verbs)
     add_reproduce(verbs)
     add_demo(verbs)
     return parser

@@ -138,6 +138,7 @@ class FourierMRI:
         self.coils = coils.to(torch.complex128)
         self.data_shape = (int(coils.shape[0]), *self.image_shape)
         self._mask, self._coils = (torch.fft.ifftshift(part, dim=_PLANE) for part in (self.mask, self.coils))
+        self._conjugates = self._coils.conj().resolve_conj()
 
     def A(self, x: Tensor) -> Tensor:  # noqa: N802
         """Return the sampled k-space of all coils."""
@@ -163,8 +164,8 @@ class FourierMRI:
 
     def _combined(self, spectrum: Tensor) -> Tensor:
         seen = torch.fft.ifft2(spectrum * self._mask.to(spectrum.device), norm="ortho")
-        coils = self._coils.to(seen.device, seen.dtype)
-        image: Tensor = torch.fft.fftshift((coils.conj() * seen).sum(-3), dim=_PLANE)
+        coils = self._conjugates.to(seen.device, seen.dtype)
+        image: Tensor = torch.fft.fftshift((coils * seen).sum(-3), dim=_PLANE)
         return image
 
     def norm(self) -> float:

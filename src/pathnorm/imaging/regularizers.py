@@ -73,8 +73,9 @@ class TotalVariation:
 
     def lengths(self, q: Tensor) -> Tensor:
         """Return the length of q at every pixel."""
-        found: Tensor = torch.linalg.vector_norm(q, dim=0)
-        return found
+        # torch's own norm along a leading dimension takes thirty times as long for complex numbers.
+        squares = q.real.square() + q.imag.square() if q.is_complex() else q.square()
+        return sum(squares[1:], squares[0]).sqrt()
 
     def preimage(self, image: Tensor, q: Tensor) -> Tensor | None:
         """Return the point next to q with ``K* q = image``; None if there is none, as where the mean is not zero.

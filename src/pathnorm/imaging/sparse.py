@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pathnorm.errors import DataError
 from pathnorm.imaging.choose import choose
 from pathnorm.imaging.operators import Operator, adjoint_error, draw_like, operator_norm
+from pathnorm.imaging.problem import SparseProblem
+from pathnorm.imaging.proximal_gradient import proximal_gradient
 from pathnorm.imaging.regularizers import Regularizer, TotalVariation, Wavelet
+from pathnorm.imaging.ridge import ConvexRidge
+from pathnorm.imaging.smooth import RidgeProblem, minimise_smooth
+from pathnorm.imaging.splitting import splitting, spread
 from pathnorm.problems.certificate import Certificate
 from pathnorm.solvers.solution import Status
 
-__all__ = ["Reconstruction", "SparseProblem", "reconstruct"]
+__all__ = ["Reconstruction", "reconstruct", "regularizers_of"]
 
 _REGULARIZERS: dict[str, Callable[[str], tuple[Regularizer, ...]]] = {
     "tv": lambda wavelet: (TotalVariation(),),
@@ -26,74 +30,13 @@ _REGULARIZERS: dict[str, Callable[[str], tuple[Regularizer, ...]]] = {
     "tv+wavelet": lambda wavelet: (TotalVariation(), Wavelet(wavelet)),
 }
 _ADJOINT_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
-_INNER, _CHECK = 8, 10
+_CHECK = 10
+# Up to here frequencies are seen alike enough for gradient steps.
+_ALIKE = 10.0
 # Gap and steps while lam is looked for.
 _LOOSE, _FEW = 1e-2, 200
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class SparseProblem:
-    """``1/2 ||A x - y||^2 / s^2 + lam sum_i R_i(x)`` with s at least the largest singular value of A.
-
-    Dividing by s makes a value of ``lam`` mean the same for every operator: it has the unit of the image.
-
-    Its dual is to maximise ``-||p||^2 / 2 - Re <p, y / s>`` over p and q_i with ``A* p / s + sum_i K_i* q_i = 0`` and
-    groups of q_i no longer than lam. At the optimum ``p = (A x - y) / s``.
-    """
-
-    operator: Operator
-    y: Tensor
-    scale: float
-    regularizers: tuple[Regularizer, ...]
-    lam: float
-
-    def value(self, x: Tensor) -> float:
-        """Return the objective."""
-        return self._value(x, self.residual(x))
-
-    def penalty(self, x: Tensor) -> float:
-        """Return ``sum_i R_i(x)``."""
-        return sum(float(part.lengths(part.K(x)).sum()) for part in self.regularizers)
-
-    def residual(self, x: Tensor) -> Tensor:
-        """Return ``(A x - y) / s``."""
-        return (self.operator.A(x) - self.y) / self.scale
-
-    def certify(self, x: Tensor, dual: Sequence[Tensor]) -> Certificate:
-        """Return the objective and a lower bound on the optimum, from an image and any dual variables.
-
-        ``p`` is the residual, made orthogonal to what no regulariser sees; one of the q is moved to the next point
-        that fulfils the equation, and all are scaled until none is too long: whatever is handed in, the bound holds.
-        """
-        residual = self.residual(x)
-        primal = self._value(x, residual)
-        p, q = self._seen(residual, x), list(dual)
-        missing = -self.operator.A_adjoint(p) / self.scale
-        for part, values in zip(self.regularizers[:-1], q, strict=False):
-            missing = missing - part.K_adjoint(values)
-        last = self.regularizers[-1].preimage(missing, q[-1])
-        if last is None:
-            return Certificate(primal=primal, dual=0.0)
-        q[-1] = last
-        longest = max(float(part.lengths(values).max()) for part, values in zip(self.regularizers, q, strict=True))
-        most = self.lam / longest if longest > 0.0 else math.inf
-        energy = float(p.abs().square().sum())
-        inner = _real_inner(p, self.y) / self.scale
-        best = min(max(-inner / energy, 0.0), most) if energy > 0.0 else 0.0
-        # What is left of the equation by rounding, times the size of the image that could exploit it, is far below.
-        return Certificate(primal=primal, dual=max(-0.5 * best**2 * energy - best * inner, 0.0))
-
-    def _value(self, x: Tensor, residual: Tensor) -> float:
-        return 0.5 * float(residual.abs().square().sum()) + self.lam * self.penalty(x)
-
-    def _seen(self, p: Tensor, x: Tensor) -> Tensor:
-        """Return the residual p without its part along the measurements of a constant, which the variation ignores."""
-        if not all(isinstance(part, TotalVariation) for part in self.regularizers):
-            return p
-        flat = self.operator.A(torch.ones_like(x)) / self.scale
-        energy = float(flat.abs().square().sum())
-        return p if energy == 0.0 else p - flat * (torch.vdot(flat.flatten(), p.flatten()) / energy)
+Steps = Callable[[SparseProblem, Tensor, Sequence[Tensor]], Iterator[tuple[Tensor, Sequence[Tensor]]]]
 
 
 @dataclass(frozen=True)
@@ -104,8 +47,12 @@ class Reconstruction:
     ----------
     image : Tensor of shape (H, W)
         Of float64 or complex128.
+    dual : tuple of Tensor
+        Dual variables, one for each regulariser; none for a :class:`~pathnorm.imaging.ConvexRidge`.
+    problem : SparseProblem or RidgeProblem
     certificate : Certificate
-        Objective and lower bound on the optimum over all images, recomputed from image and ``dual``.
+        Objective and lower bound on the optimum over the images that ``over`` names, recomputed from the image and
+        ``dual``.
     misfit : float
         ``||A x - y||``.
     lam : float
@@ -115,7 +62,7 @@ class Reconstruction:
 
     image: Tensor
     dual: tuple[Tensor, ...]
-    problem: SparseProblem
+    problem: SparseProblem | RidgeProblem
     certificate: Certificate
     status: Status
     n_iter: int
@@ -129,14 +76,32 @@ class Reconstruction:
     @property
     def objective(self) -> str:
         """What was minimised."""
-        names = " + ".join({"tv": "TV(x)", "wavelet": "||W x||_1"}[part.name] for part in self.problem.regularizers)
-        return f"1/2 ||A x - y||^2 / {self.problem.scale:.6g}^2 + {self.problem.lam:.4g} ({names})"
+        return self.problem.objective
+
+    @property
+    def over(self) -> str:
+        """Over which images the bound holds."""
+        return self.problem.over(self.image)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known about the image, for JSON, with how it is known."""
+        return {
+            "objective": self.objective,
+            "lam": self.lam,
+            "value": {"value": self.certificate.primal, "kind": "exact"},
+            "optimum_at_least": {"value": self.certificate.dual, "kind": "certified", "over": self.over},
+            "gap": {"value": self.certificate.gap, "kind": "certified"},
+            "misfit": {"value": self.misfit, "kind": "exact"},
+            "status": self.status.value,
+            "n_iter": self.n_iter,
+            "shape": list(self.image.shape),
+        }
 
     def __str__(self) -> str:
         certificate = self.certificate
         return (
             f"minimised  {self.objective}\nobjective  {certificate.primal:.8g} (exact), "
-            f"optimum at least {certificate.dual:.8g} (certified), gap {certificate.gap:.1e}\n"
+            f"optimum at least {certificate.dual:.8g} (certified over {self.over}), gap {certificate.gap:.1e}\n"
             f"misfit     {self.misfit:.6g} (exact)\nstatus     {self.status.value} after {self.n_iter} steps"
         )
 
@@ -144,7 +109,7 @@ class Reconstruction:
 def reconstruct(
     y: Any,
     operator: Operator,
-    regularizer: str = "tv",
+    regularizer: str | ConvexRidge = "tv",
     lam: float | str = "discrepancy",
     *,
     noise: float | None = None,
@@ -157,8 +122,9 @@ def reconstruct(
 ) -> Reconstruction:
     """Minimise ``1/2 ||A x - y||^2 / s^2 + lam R(x)`` over all images, to a relative duality gap.
 
-    Accelerated proximal gradient steps with restarts [Beck, Teboulle 2009; O'Donoghue, Candes 2015]; the proximal map
-    is found from its dual, which starts where the last step ended.
+    By accelerated proximal gradient steps [Beck, Teboulle 2009]; by alternating directions [Goldstein, Osher 2009]
+    where the operator weakens some frequencies much more than others, as in tomography and deblurring; by gradient
+    steps with a learned regulariser, which is smooth. The answer and its certificate do not depend on the method.
 
     Parameters
     ----------
@@ -166,7 +132,9 @@ def reconstruct(
         Measurements, of the shape that ``operator.A`` returns for one image (H, W).
     operator : Operator
         Anything with ``A`` and ``A_adjoint``; whether the two are adjoint is measured and refused if not.
-    regularizer : {"tv", "wavelet", "tv+wavelet"}
+    regularizer : {"tv", "wavelet", "tv+wavelet"} or ConvexRidge
+        Of a learned one the gap is relative to a bound that may hold over bounded images only: the result says so under
+        ``over``, see :class:`~pathnorm.imaging.smooth.RidgeProblem`.
     lam : float or {"discrepancy", "sure"}
         In units of the image, see :class:`SparseProblem`. ``"discrepancy"``: the largest whose misfit is at most the
         size of the noise. ``"sure"``: that with the least unbiased estimate of the prediction error, its divergence
@@ -185,26 +153,38 @@ def reconstruct(
     ValueError
         If shapes do not fit, A and A_adjoint are not adjoint, or an argument is out of range.
     """
-    if regularizer not in _REGULARIZERS:
-        raise ValueError(f"regularizer must be one of {', '.join(_REGULARIZERS)}. Got {regularizer!r}.")
+    parts = () if isinstance(regularizer, ConvexRidge) else regularizers_of(regularizer, wavelet=wavelet)
     if not tol > 0.0 or max_iter < 1:
         raise ValueError(f"tol and max_iter must be positive. Got {tol} and {max_iter}.")
     data = _measurements(y)
     zero, scale = _checked(operator, data, seed)
-    parts = _REGULARIZERS[regularizer](wavelet)
     for part in parts:
         part.K(zero)
+    method = proximal_gradient if spread(operator, zero) <= _ALIKE else splitting
 
     def solve(measured: Tensor, value: float, near: Reconstruction | None, loosely: bool) -> Reconstruction:
-        problem = SparseProblem(operator, measured, scale, parts, value)
         least, most = (max(tol, _LOOSE), min(max_iter, _FEW)) if loosely else (tol, max_iter)
-        return _solve(problem, zero, near, tol=least, max_iter=most, progress=progress)
+        if isinstance(regularizer, ConvexRidge):
+            smooth = RidgeProblem(operator, measured, scale, regularizer, value)
+            # Steps are cheap and gaps fall fast; a misfit is known to the root of the gap only.
+            least = max(tol, _LOOSE**2) if loosely else tol
+            return _solve_smooth(smooth, zero, near, tol=least, max_iter=most, progress=progress)
+        problem = SparseProblem(operator, measured, scale, parts, value)
+        return _solve(problem, zero, near, method=method, tol=least, max_iter=most, progress=progress)
 
     if isinstance(lam, str):
         return choose(solve, operator, data, rule=lam, noise=noise, scale=scale, seed=seed)
     if not (math.isfinite(lam) and lam > 0.0):
         raise ValueError(f"lam must be positive and finite. Got {lam}.")
     return solve(data, float(lam), start, False)
+
+
+def regularizers_of(name: str, *, wavelet: str = "db4") -> tuple[Regularizer, ...]:
+    """Return the parts of the regulariser of that name."""
+    if name not in _REGULARIZERS:
+        names = ", ".join(_REGULARIZERS)
+        raise ValueError(f"regularizer must be one of {names}, or a ConvexRidge. Got {name!r}.")
+    return _REGULARIZERS[name](wavelet)
 
 
 def _measurements(y: Any) -> Tensor:
@@ -257,71 +237,55 @@ def _solve(
     zero: Tensor,
     start: Reconstruction | None,
     *,
+    method: Steps,
     tol: float,
     max_iter: int,
     progress: Progress | None,
 ) -> Reconstruction:
-    """Proximal gradient steps with momentum; the certificate is looked at every few of them."""
-    operator, parts, square = problem.operator, problem.regularizers, problem.scale**2
-    back = operator.A_adjoint(problem.y)
-    normal = getattr(operator, "normal", None) or (lambda x: operator.A_adjoint(operator.A(x)))
+    """Go on until the certificate, looked at every few steps, is good enough."""
     x = zero if start is None else start.image
     # Lengths of the dual variables follow lam.
-    q = [part.K(zero) for part in parts] if start is None else [problem.lam / start.lam * part for part in start.dual]
-    point, momentum, certificate, steps = x, 1.0, problem.certify(x, q), 0
+    q: Sequence[Tensor] = [part.K(zero) for part in problem.regularizers]
+    if start is not None:
+        q = [problem.lam / start.lam * part for part in start.dual]
+    certificate, steps = problem.certify(x, q), 0
+    iterates = method(problem, x, q)
     while certificate.gap > tol and steps < max_iter:
         steps += 1
-        moved = point - (normal(point) - back) / square
-        new, q = _proximal(moved, parts, q, problem.lam)
-        following = _grown(momentum)
-        if _real_inner(point - new, new - x) > 0.0:  # momentum points uphill
-            point, following = new, 1.0
-        else:
-            point = new + (momentum - 1.0) / following * (new - x)
-        x, momentum = new, following
+        x, q = next(iterates)
         if steps % _CHECK == 0 or steps == max_iter:
             certificate = problem.certify(x, q)
             if progress is not None:
                 progress("reconstructing", steps, max_iter)
     if progress is not None:
         progress("reconstructing", max_iter, max_iter)
+    return _finished(problem, x, q, certificate, steps=steps, tol=tol)
+
+
+def _solve_smooth(
+    problem: RidgeProblem,
+    zero: Tensor,
+    start: Reconstruction | None,
+    *,
+    tol: float,
+    max_iter: int,
+    progress: Progress | None,
+) -> Reconstruction:
+    x, certificate, steps = minimise_smooth(
+        problem, zero if start is None else start.image, tol=tol, max_iter=max_iter, progress=progress
+    )
+    return _finished(problem, x, (), certificate, steps=steps, tol=tol)
+
+
+def _finished(
+    problem: SparseProblem | RidgeProblem,
+    x: Tensor,
+    dual: Sequence[Tensor],
+    certificate: Certificate,
+    *,
+    steps: int,
+    tol: float,
+) -> Reconstruction:
     status = Status.CONVERGED if certificate.gap <= tol else Status.MAX_ITER
-    misfit = float((operator.A(x) - problem.y).norm())
-    return Reconstruction(x, tuple(q), problem, certificate, status, steps, misfit)
-
-
-def _proximal(
-    image: Tensor, parts: Sequence[Regularizer], q: Sequence[Tensor], lam: float
-) -> tuple[Tensor, list[Tensor]]:
-    """Return the minimiser of ``1/2 ||x - image||^2 + lam R(x)`` and its dual variables, near where they were."""
-    step = 1.0 / sum(part.norm_squared for part in parts)
-    exact = len(parts) == 1 and isinstance(parts[0], Wavelet)
-    ahead, momentum = list(q), 1.0
-    for _ in range(1 if exact else _INNER):
-        found = image - _back(parts, ahead)
-        moved = [_clip(values + step * part.K(found), part, lam) for part, values in zip(parts, ahead, strict=True)]
-        following = _grown(momentum)
-        ahead = [new + (momentum - 1.0) / following * (new - old) for old, new in zip(q, moved, strict=True)]
-        q, momentum = moved, following
-    return image - _back(parts, q), list(q)
-
-
-def _grown(momentum: float) -> float:
-    """Nesterov's sequence."""
-    return 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * momentum**2))
-
-
-def _back(parts: Sequence[Regularizer], q: Sequence[Tensor]) -> Tensor:
-    first, *others = (part.K_adjoint(values) for part, values in zip(parts, q, strict=True))
-    for other in others:
-        first = first + other
-    return first
-
-
-def _clip(q: Tensor, part: Regularizer, lam: float) -> Tensor:
-    """Shorten what is longer than lam."""
-    return q / (part.lengths(q) / lam).clamp_min(1.0)
-
-
-def _real_inner(one: Tensor, other: Tensor) -> float:
-    return float(np.real(torch.vdot(one.flatten(), other.flatten()).item()))
+    misfit = float((problem.operator.A(x) - problem.y).norm())
+    return Reconstruction(x, tuple(dual), problem, certificate, status, steps, misfit)
