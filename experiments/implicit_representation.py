@@ -1,15 +1,16 @@
-"""Under its path norm, a network that represents an image is nearer to the truth, with a third of the norm and of few neurons.
+"""Under its path norm, a network that represents an image is nearer to the truth, smaller in norm and in neurons.
 
-Sitzmann et al. (2020), Tancik et al. (2020) and Shenouda, Zhou, Nowak (2024) fit networks of coordinates to measurements
-of an image. Without a penalty they fit the noise as well; with weight decay, which is the path norm in another form, the
-last of these measured two decibels more on tomography.
+Sitzmann et al. (2020), Tancik et al. (2020) and Shenouda, Zhou, Nowak (2024) fit networks of coordinates to
+measurements of an image. Without a penalty they fit the noise as well; with weight decay, which is the path norm in
+another form, the last of these measured two decibels more on tomography.
 
-Measured: 30 views of a phantom of ellipses and about 30 % of the lines of the k-space of a brain (or of the phantom,
-where the real image is not at hand), 64 x 64 pixels, both with noise; ReLUs on Fourier features, B-spline wavelets of
-ReLUs, and sines, three hidden layers of 64 neurons. For each: no penalty; the path norm with lam by discrepancy; by
-measurements that were held out; and, as a reference that needs the truth, the best of the lams that were tried and of two
-that are larger. All from the last iterate, and all with as many steps. The fit by discrepancy is then compressed. Total
-variation with lam by discrepancy is printed beside it.
+Measured: 30 views of a phantom of ellipses and 30 % of the lines of the k-space of a brain (or of the phantom, where
+the real image is not at hand), 64 x 64 pixels, noise of 5 % of the largest line integral or pixel; ReLUs on Fourier
+features, B-spline wavelets of ReLUs, and sines, three hidden layers of 64 neurons. For each: no penalty; the
+path norm with lam by discrepancy; by measurements that were held out; and, as a reference that needs the truth, the
+best of all lams that were tried and of two smaller ones. All from the last iterate; no penalty is given as many steps
+as the longer of the two searches. The fit by discrepancy is then compressed, and goes on with the measurements for a
+few steps. Total variation with lam by discrepancy is printed beside it.
 
 Predicted, over the seeds of every architecture and scan: at least 1.5 dB over no penalty at no more than a third of the
 path norm; lam by discrepancy within 0.5 dB of the best; a fifth of the neurons at a loss of at most 0.1 dB. Nothing is
@@ -21,6 +22,7 @@ Limits: one size of image, one noise level per scan, short fits of small network
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,7 @@ from pathnorm.report.style import INK, MARKERS, PALETTE, dress, new_figure
 NAME = "implicit_representation"
 VIEWS, LINES = 30, 0.3
 NOISE = {"ct": 0.05, "mri": 0.05}  # of the largest line integral; of the largest modulus of the image
-SHARES = (0.5, 0.35, 0.2, 0.12)
+SHARES = (0.4, 0.19, 0.1)
 GAIN, NORM, NEAR, FEWER, LOSS = 1.5, 1.0 / 3.0, 0.5, 5.0, 0.1
 # Intensity, half axes, centre and angle in degrees of the ellipses of a head, after Shepp and Logan (1974).
 ELLIPSES = (
@@ -111,17 +113,18 @@ def described(row: str, fit: ImplicitFit, truth: Tensor) -> Row:
             "neurons": sum(fit.neurons), "ranks": fit.ranks, "misfit": fit.misfit, "steps": fit.steps}  # fmt: skip
 
 
-def attempt(kind: str, arch: str, seed: int, size: int, width: int, steps: int) -> list[Row]:  # noqa: PLR0913
+def attempt(kind: str, arch: str, seed: int, size: int, width: int, steps: int) -> list[Row]:
     """All rows of one architecture on one scan."""
     _, truth, operator, y, noise = scan(kind, size, seed)
     common = {"width": width, "depth": 3, "seed": seed}
-    chosen = fit_implicit(y, operator, arch, lam="discrepancy", noise=noise, steps=steps, **common)
+    chosen = patient(lambda most: fit_implicit(
+        y, operator, arch, lam="discrepancy", noise=noise, steps=most, **common), steps)  # fmt: skip
     held = fit_implicit(y, operator, arch, lam="held-out", steps=steps, **common)
     free = fit_implicit(y, operator, arch, lam=0.0, steps=max(chosen.steps, held.steps), **common)
     rows = [described("none", free, truth), described("discrepancy", chosen, truth), described("held-out", held, truth)]
     beyond, tried = chosen, [(trial.lam, psnr(trial.image, truth)) for trial in chosen.trials]
     for _ in range(2):
-        beyond = fit_implicit(y, operator, arch, lam=3.0 * beyond.lam, steps=steps // 2, start=beyond, **common)
+        beyond = fit_implicit(y, operator, arch, lam=0.5 * beyond.lam, steps=steps // 2, start=beyond, **common)
         tried.append((beyond.lam, psnr(beyond.image, truth)))
     lam, best = max([*tried, (held.lam, psnr(held.image, truth))], key=lambda item: item[1])
     rows.append({"row": "best", "lam": lam, "psnr": best, "path_norm": None, "neurons": None})
@@ -131,6 +134,16 @@ def attempt(kind: str, arch: str, seed: int, size: int, width: int, steps: int) 
                      "path_norm": point.path_norm, "lost": rows[1]["psnr"] - psnr(point.image, truth)})  # fmt: skip
     head = {"scan": kind, "arch": arch, "seed": seed, "allowed": chosen_size(operator, y) * noise}
     return [head | row for row in rows]
+
+
+def patient(fit: Callable[[int], ImplicitFit], steps: int) -> ImplicitFit:
+    """A fit; with more steps if the noise is not reached."""
+    for factor in (1, 2):
+        try:
+            return fit(factor * steps)
+        except ValueError:
+            continue
+    return fit(4 * steps)
 
 
 def chosen_size(operator: Operator, y: Tensor) -> float:
@@ -149,7 +162,7 @@ def classical(kind: str, seed: int, size: int) -> Row:
 def run(scale: Scale) -> Row:
     """All scans, architectures and seeds."""
     torch.set_num_threads(1)
-    size, width, steps = scale.pick((16, 16, 60), (64, 64, 240), (64, 128, 1000))
+    size, width, steps = scale.pick((16, 16, 80), (64, 64, 200), (64, 128, 1000))
     seeds, archs = range(scale.pick(1, 3, 5)), scale.pick(ARCHITECTURES[1:2], ARCHITECTURES)
     rows = []
     for kind in ("ct", "mri"):
@@ -188,7 +201,7 @@ def judged(rows: list[Row], width: int) -> tuple[list[Row], Row]:
             "scan": kind, "arch": arch, "tv": interval(tv),
             **{name: interval([row["psnr"] for row in part])
                for name, part in (("none", none), ("discrepancy", chosen), ("held-out", held), ("best", best))},
-            "gain": interval(gains), "held_out_gain": float(np.mean([b["psnr"] - a["psnr"] for a, b in zip(none, held, strict=True)])),
+            "gain": interval(gains),
             "norm_ratio": interval(ratios), "below_best": interval(below),
             "neurons": float(np.mean([row["neurons"] for row in chosen])), "compressed": points,
             "fewer": max(good, default=1.0),
@@ -200,15 +213,15 @@ def judged(rows: list[Row], width: int) -> tuple[list[Row], Row]:
     }
     said = "; ".join(
         f"{cell['arch']} on {cell['scan']}: {cell['gain'][0]:+.1f} dB ({cell['none'][0]:.1f} to "
-        f"{cell['discrepancy'][0]:.1f}) at {cell['norm_ratio'][0]:.2f} of the norm, {cell['below_best'][0]:.2f} dB below "
-        f"the best lam, {cell['fewer']:.1f} times fewer neurons"
+        f"{cell['discrepancy'][0]:.1f}) at {cell['norm_ratio'][0]:.2f} of the norm, {cell['below_best'][0]:.2f} dB "
+        f"below the best lam, {cell['fewer']:.1f} times fewer neurons"
         for cell in summary
     )
     tv = "; ".join(f"{kind} {cell['tv'][0]:.1f} dB" for kind, cell in {c["scan"]: c for c in summary}.items())
     return summary, {
         "holds": all(all(part) for part in met.values()),
-        "predicted": "for every architecture and scan at least 1.5 dB over no penalty at no more than a third of the path "
-        "norm; lam by discrepancy within 0.5 dB of the best; 5 times fewer neurons at 0.1 dB or less",
+        "predicted": "for every architecture and scan at least 1.5 dB over no penalty at no more than a third of the "
+        "path norm; lam by discrepancy within 0.5 dB of the best; 5 times fewer neurons at 0.1 dB or less",
         "measured": f"{sum(met['gain'])}, {sum(met['near'])} and {sum(met['fewer'])} of {len(summary)} cells. {said}. "
         f"Total variation: {tv}",
         "met": met,
@@ -230,8 +243,8 @@ def draw(payload: Row, path: Path) -> None:
         colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
         name = f"{cell['arch']}, {cell['scan']}"
         middle.plot(cell["norm_ratio"][0], cell["gain"][0], color=colour, marker=marker, linestyle="", label=name)
-        right.plot([3 * payload["width"] / point["neurons"] for point in cell["compressed"]],
-                   [point["lost"][0] for point in cell["compressed"]], color=colour, marker=marker, label=name)  # fmt: skip
+        fewer = [3 * payload["width"] / point["neurons"] for point in cell["compressed"]]
+        right.plot(fewer, [point["lost"][0] for point in cell["compressed"]], color=colour, marker=marker)
     left.set_xticks(range(len(payload["summary"])))
     left.set_xticklabels([f"{cell['arch']}\n{cell['scan']}" for cell in payload["summary"]], fontsize=7)
     left.set(ylabel="PSNR of the last iterate, dB")

@@ -124,13 +124,23 @@ def test_a_reconstructor_that_makes_things_up_is_caught():
 
 def test_more_samples_that_are_worse_are_reported():
     def build(operator):
-        # Worse the more there is.
-        worse = 0.1 * float(operator.mask.double().mean())
-        return lambda y: operator.A_adjoint(y) * (1 - 10 * worse)
+        # Half of the brightness is lost with 8 lines, and with no other number of them.
+        share = 0.5 if int(operator.mask[0].sum()) == 8 else 1.0
+        return lambda y: share * operator.A_adjoint(y)
 
     operator = FourierMRI(line_mask())
     method = audit(build(operator), operator, rebuild=build).methods[0]
-    assert method.monotone is False and method.largest_drop > 0.1
+    means = [step.psnr_mean.mean for step in method.sweep]
+    assert method.monotone is False and method.largest_drop == pytest.approx(means[0] - means[1])
+    assert audit(build(operator), operator, rebuild=build, drop_at=100.0).methods[0].monotone
+
+
+def test_a_constant_image_is_never_moved_and_fits_nothing():
+    method = audit(lambda y: torch.zeros(N, N), Identity((N, N))).methods[0]
+    assert method.linear and [ball.largest for ball in method.balls] == [0.0, 0.0]
+    assert method.details_removed == 6 and method.relative_error == (1.0, 1.0)
+    expected = [float(image.norm()) / (0.02 * N) for image in images()]
+    np.testing.assert_allclose(method.residual, expected, rtol=0.05)
 
 
 def test_a_sweep_needs_someone_who_reads_it():
@@ -204,6 +214,23 @@ def test_what_cannot_be_audited_is_refused(change, error, said):
 def test_complex_images_for_a_real_operator_are_refused():
     with pytest.raises(ValueError, match="real images"):
         audit(lambda y: y, Identity((N, N)), images() * 1j)
+
+
+class Foreign:
+    """Of another library: two methods and nothing else."""
+
+    def A(self, x):  # noqa: N802
+        return torch.fft.fft2(x, norm="ortho")[: N // 2]
+
+    def A_adjoint(self, y):  # noqa: N802
+        return torch.fft.ifft2(torch.cat([y, torch.zeros_like(y)]), norm="ortho")
+
+
+def test_operators_of_others_are_audited_as_they_are():
+    operator = Foreign()
+    record = audit(operator.A_adjoint, operator)
+    assert record.samples == N * N // 2 and record.unseen_exact and record.operator == "Foreign"
+    assert record.methods[0].balls[0].worst[0] == pytest.approx(1.0)
 
 
 class NotAdjoint(Identity):

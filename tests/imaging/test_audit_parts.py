@@ -16,6 +16,7 @@ from pathnorm.imaging.nullspace import null_space_part
 from pathnorm.imaging.perturbations import Ball, Samples, norm_of, pack
 from pathnorm.imaging.primal_dual import TotalVariationSteps
 from pathnorm.imaging.reconstructors import Checked
+from pathnorm.imaging.scans import Scans
 
 N = 8
 
@@ -193,3 +194,21 @@ def test_precision_and_arrays():
     assert model.dtype == torch.float32 and model.differentiable(noise(0, N, N))
     with pytest.raises(ValueError, match="float64 or"):
         Checked(function, (N, N), complex_image=False, dtype=torch.int64)
+
+
+def test_what_is_handed_over_is_a_copy():
+    y = noise(0, N, N)
+    before = y.clone()
+    with pytest.raises(DataError, match="must not write"):
+        Checked(lambda data: data.mul_(2.0), (N, N), complex_image=False).require_repeatable(y)
+    assert torch.equal(y, before)
+
+
+def test_more_samples_keep_the_noise_of_those_before():
+    operator = FourierMRI(mask_of(1, 3, 4))
+    scans = Scans.of(operator, noise(0, 2, N, N), noise=0.3, seed=5)
+    more = scans.measured_by(richer(operator, shares=(2.0,))[0])
+    for before, after, image in zip(scans.data, more, scans.images, strict=True):
+        torch.testing.assert_close(after * operator.mask, before)
+        assert norm_of(before - operator.A(image)) == pytest.approx(scans.noise_size, rel=0.5)
+    assert not torch.equal(scans.data[0] - operator.A(scans.images[0]), scans.data[1] - operator.A(scans.images[1]))

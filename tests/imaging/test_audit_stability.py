@@ -124,8 +124,12 @@ def test_few_directions_are_a_lower_bound():
 
 @pytest.mark.parametrize("gradients", [True, False])
 def test_perturbations_stay_in_the_ball_the_mask_and_the_field(gradients):
-    operator, function, _ = linear_cases()["two coils"]
+    operator = linear_cases()["two coils"][0]
     y = operator.A(operator_image(operator))
+
+    def function(data):  # reads what was never sampled, too
+        return torch.fft.ifft2(data).sum(0)
+
     here = local(function, operator, y, gradients=gradients)
     balls = Ball.both(0.3, here.samples)
     for ball, attack in zip(balls, attacks_on(here, balls, steps=10, restarts=1, seed=0), strict=True):
@@ -170,3 +174,22 @@ def test_random_perturbations_of_a_rotation_are_not_amplified():
     here = local(lambda y: y.flip(0).reshape(SHAPE), operator, torch.ones(30).double(), gradients=True)
     for ball in Ball.both(0.5, here.samples):
         np.testing.assert_allclose(random_amplifications(here, ball, draws=5, seed=0), 1.0)
+
+
+def test_random_perturbations_have_the_size_of_the_ball():
+    operator, seen = FourierMRI(line_mask()), []
+
+    def function(y):
+        seen.append(y.clone())
+        return operator.A_adjoint(y)
+
+    y = operator.A(operator_image(operator))
+    here = local(function, operator, y, gradients=True)
+    for ball in Ball.both(0.5, here.samples):
+        seen.clear()
+        random_amplifications(here, ball, draws=3, seed=0)
+        assert len(seen) == 3 and not torch.equal(seen[0], seen[1])
+        for moved in seen:
+            e = (moved - y)[:, operator.mask]
+            assert float(e.norm()) == pytest.approx(0.5) and norm_of(moved - y) == pytest.approx(0.5)
+            assert ball.name == "l2" or float(e.abs().min()) == pytest.approx(ball.radius)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pathnorm import ShallowNet
 from pathnorm.errors import CertificateWarning, DataError
 from pathnorm.imaging import FourierRidgeProblem, fit_fourier_ridge
-from pathnorm.imaging.fourier_ridge import features_at, fourier_frequencies
+from pathnorm.imaging.fourier_problem import features_at, fourier_frequencies
 
 
 def pixels(shape):

@@ -91,7 +91,7 @@ def attack(map_, x, *, steps=12, seed=0):
 def test_the_certificate_bounds_what_is_measured(seed):
     made = ridge(seed)
     proved = made.certify()
-    assert proved.convex and proved.smallest_slope >= 0.0 and proved.largest_slope <= 1.0 + 1e-6
+    assert proved.convex and proved.smallest_slope >= 0.0 and proved.largest_slope <= made.steepest * (1 + 1e-6)
     slopes = np.diff(made.spline.values.detach().numpy(), axis=1) / made.spline.step
     assert proved.smallest_slope == slopes.min() and proved.largest_slope == slopes.max()
     assert proved.parameters == sum(part.numel() for part in made.parameters())
@@ -245,18 +245,20 @@ def test_certificates_bound_the_optimum_whatever_the_answer_is(seed, name, near)
     x = good + near * image(seed + 1, complex_=operator.complex_image)
     found = problem.certify(x)
     # The optimum of the bounded problem is at most the value at the good answer only if that is bounded so itself.
-    if problem.convexity > 0.0 or float(good.abs().max()) <= 2.0 * float(x.abs().max()):
+    if problem.convexity > 0.0 or float(good.abs().max()) <= problem.reach(x):
         assert found.dual <= certificate.primal + 1e-12
     assert found.gap >= -1e-12 and certificate.gap >= -1e-12
+    # Where nothing is found yet, the box is not empty.
+    assert problem.certify(torch.zeros_like(x)).gap > 1e-3
 
 
 def test_discrepancy_finds_a_weight_and_a_start_saves_steps():
-    made, truth = ConvexRidge(seed=0), torch.zeros(32, 32, dtype=torch.float64)
-    truth[8:20, 5:25] = 1.0
+    made, truth = ConvexRidge((4,), (3,), seed=0), torch.zeros(24, 24, dtype=torch.float64)
+    truth[8:20, 5:18] = 1.0
     y = truth + 0.1 * torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape))
-    found = reconstruct(y, Identity((32, 32)), made, "discrepancy", noise=0.1, tol=1e-5)
-    assert 0.97 * 0.1 * 32 <= found.misfit <= 0.1 * 32
-    again = reconstruct(y, Identity((32, 32)), made, found.lam, tol=1e-5, start=found)
+    found = reconstruct(y, Identity((24, 24)), made, "discrepancy", noise=0.1, tol=1e-5)
+    assert 0.97 * 0.1 * 24 <= found.misfit <= 0.1 * 24
+    again = reconstruct(y, Identity((24, 24)), made, found.lam, tol=1e-5, start=found)
     assert again.n_iter == 0
 
 
@@ -274,21 +276,23 @@ def stripes(seed):
 
 def test_training_brings_the_error_down_and_keeps_convexity():
     said = []
-    start = ConvexRidge((2, 4), (3, 3), knots=11)
+    start = ConvexRidge((4,), (3,), knots=11)
+    with torch.no_grad():
+        start.law[0, 0] -= 2.0  # too little regularisation
     before = [part.clone() for part in start.parameters()]
-    plan = Schedule(steps=60, descents=8, solves=4, batch=4, patch=24)
+    plan = Schedule(steps=80, descents=8, solves=4, batch=4, patch=20)
     found = train_ridge([stripes(seed) for seed in range(4)], start, schedule=plan, progress=lambda *a: said.append(a))
-    assert said[-1] == ("training", 60, 60) and len(found.losses) == 2
+    assert said[-1] == ("training", 80, 80) and len(found.losses) == 2
     assert found.losses[-1] < found.losses[0]
     assert found.ridge.certify().convex
     assert all(torch.equal(old, new) for old, new in zip(before, start.parameters(), strict=True))
     truth = stripes(99).double()
     noisy = truth + 15 / 255 * torch.from_numpy(np.random.default_rng(0).standard_normal(truth.shape))
-    errors = []
+    errors = [float((noisy - truth).norm())]
     for made in (start, found.ridge):
         scaled, lam = made.for_noise(15 / 255)
         errors.append(float((reconstruct(noisy, Identity((48, 48)), scaled, lam).image - truth).norm()))
-    assert max(errors) < 0.8 * float((noisy - truth).norm())
+    assert errors[2] < 0.99 * errors[1] < errors[0]
 
 
 def test_training_repeats_and_weights_travel(tmp_path):
@@ -330,7 +334,7 @@ def not_finite():
         (lambda: ridge().gradient(torch.ones(4, 9)), ValueError, "at least the 5 of the filters"),
         (lambda: ridge().gradient(torch.ones(9, 9, dtype=torch.int64)), TypeError, "x.double"),
         (lambda: not_finite().certify(), DataError, "must be finite"),
-        (lambda: train_ridge([torch.ones(8, 8)]), ValueError, "at least 40"),
+        (lambda: train_ridge([torch.ones(8, 8)]), ValueError, "at least 32"),
         (lambda: train_ridge([torch.full((50, 50), 255.0)]), DataError, "between 0 and 1"),
         (lambda: Schedule(noise=(0.0, 0.1)), ValueError, "0 < noise"),
         (lambda: Schedule(steps=0), ValueError, "at least 1"),

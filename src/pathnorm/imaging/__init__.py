@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathnorm.imaging.audit import AuditOptions, audit_reconstructor
 from pathnorm.imaging.coils import estimate_coils
-from pathnorm.imaging.fourier_ridge import FourierRidge, FourierRidgeProblem, fit_fourier_ridge
+from pathnorm.imaging.fourier_problem import FourierRidgeProblem
+from pathnorm.imaging.fourier_ridge import FourierRidge, fit_fourier_ridge
 from pathnorm.imaging.implicit import CompressedFit, ImplicitFit, fit_implicit, rate_distortion
 from pathnorm.imaging.operators import Blur, FourierMRI, Identity, Operator, adjoint_error, operator_norm
 from pathnorm.imaging.problem import SparseProblem

@@ -27,8 +27,9 @@ def curvature(x: Tensor, filters: Tensor, values: Tensor, mu: Tensor) -> Callabl
     rows, slopes = filters.reshape(len(filters), -1), []
     for n, image in enumerate(x):
         responses = rows @ _windows(image, filters)
-        slope, unused = torch.empty_like(responses), torch.zeros(values.shape, dtype=torch.float64)
-        _bend(*_numpy(responses, torch.ones_like(responses), slope, values, mu[n : n + 1], unused, mu[n : n + 1].clone()))
+        slope, scale = torch.empty_like(responses), mu[n : n + 1]
+        unused = torch.zeros(values.shape, dtype=torch.float64), torch.zeros_like(scale)
+        _bend(*_numpy(responses, torch.ones_like(responses), slope, values, scale, *unused))
         slopes.append(slope)
 
     def apply(v: Tensor) -> Tensor:

@@ -16,16 +16,16 @@ ARCHITECTURES: tuple[Architecture, ...] = ("bw-relu", "fourier-relu", "siren")
 # Sums of |coefficient| of the seven ReLUs of a wavelet.
 _WAVELET_MASS = 32.0
 _FIRST_OMEGA, _OMEGA = 20.0, 10.0
-_FIRST_SCALE, _SCALE = 6.0, 1.0
+_FIRST_SCALE, _SCALE = 2.0, 1.0
 
 
 class BSplineWavelet(nn.Module):
     """``psi(scale x)`` with the linear B-spline wavelet psi [Chui, Wang 1992], a combination of seven ReLUs.
 
-    ``psi(t) = (|t + 3/2|_+ - 8 |t + 1|_+ + 23 |t + 1/2|_+ - 32 |t|_+ + 23 |t - 1/2|_+ - 8 |t - 1|_+ + |t - 3/2|_+) / 3``
-    with ``|t|_+`` the ReLU: piecewise linear, zero outside [-3/2, 3/2], of mean zero. A neuron of it is seven ReLU
-    neurons that share input weights, with biases and output weights in fixed proportions [SZN24]. As psi is even, it is
-    computed from three ReLUs of |t|.
+    ``psi(t)`` is the sum of ``(1, -8, 23, -32, 23, -8, 1) / 3`` times ``(t + 3/2)_+, (t + 1)_+, ..., (t - 3/2)_+``:
+    piecewise linear, zero outside [-3/2, 3/2], of mean zero. A neuron of it is seven ReLU neurons that share input
+    weights, with biases and output weights in fixed proportions [SZN24]. As psi is even, it is computed from three
+    ReLUs of |t|.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pathnorm.deep import compress
+from pathnorm.deep import Compression, compress
 from pathnorm.errors import DataError
 from pathnorm.imaging._coordinate_training import LEARNING_RATES, ImplicitProblem, Progress, descended, path_norms
 from pathnorm.imaging.coordinate_networks import (
@@ -29,6 +30,8 @@ from pathnorm.report.records import CompressionRecord
 __all__ = ["CompressedFit", "ImplicitFit", "fit_implicit", "rate_distortion"]
 
 _RANK_TOLERANCE = 1e-3
+# Rate of the descent after a compression, over that of a fit.
+_AFTER = 0.3
 _ACTIVE = 1e-3
 _RULES = ("discrepancy", "held-out")
 
@@ -58,10 +61,10 @@ class ImplicitFit:
         What was tried while lam was looked for, in that order.
     """
 
-    image: Tensor = exact()
-    module: nn.Sequential = exact()
-    problem: ImplicitProblem = exact()
-    arch: Architecture = exact()
+    image: Tensor
+    module: nn.Sequential
+    problem: ImplicitProblem
+    arch: Architecture
     data_term: float = exact()
     misfit: float = exact()
     path_norms: tuple[float, ...] = exact()
@@ -108,21 +111,7 @@ class ImplicitFit:
             Steps of descent on the objective of the fit afterwards: measurements are looked at again, no ground truth.
         """
         found = compress(self.module, self.problem.features, widths=widths, error=error, slide=slide, seed=seed)
-        module = found.model
-        assert isinstance(module, nn.Sequential)
-        if steps > 0:
-            module = descended(self.problem, module, steps=steps, rate=0.3 * LEARNING_RATES[self.arch])
-        image = self.problem.image(module)
-        hidden = tuple(layer.out_features for layer in module if isinstance(layer, nn.Linear))[:-1]
-        return CompressedFit(
-            image=image,
-            module=module,
-            neurons=hidden,
-            psnr=_psnr(image, self.image),
-            misfit=self.problem.misfit(image),
-            path_norm=sum(float(value.detach()) for value in path_norms(module)),
-            record=found.record,
-        )
+        return _continued(self, found, steps)
 
     def __str__(self) -> str:
         width = self.module[0].out_features
@@ -152,13 +141,13 @@ class CompressedFit:
         ``||A f - y||``.
     """
 
-    image: Tensor = exact()
-    module: nn.Sequential = exact()
+    image: Tensor
+    module: nn.Sequential
     neurons: tuple[int, ...] = exact()
     psnr: float = exact()
     misfit: float = exact()
     path_norm: float = exact()
-    record: CompressionRecord = exact()
+    record: CompressionRecord
 
 
 _NORM_NAMES = {
@@ -215,7 +204,7 @@ def fit_implicit(  # noqa: PLR0913  (the public front door; everything behind it
         Share of the measurements to hold out, whole rows of a real sinogram and single positions of complex k-space
         (the same in all coils); or a mask like ``y``, True where held out.
     steps : int
-        Of the first fit; half as many for every further lam.
+        Of the first fit; half as many for every further lam that is tried, and as many again at the one chosen.
     learning_rate : float, optional
         Of Adam at the start.
     bandwidth : float
@@ -264,17 +253,58 @@ def fit_implicit(  # noqa: PLR0913  (the public front door; everything behind it
 
 
 def rate_distortion(
-    fit: ImplicitFit, shares: Sequence[float], *, slide: int = 0, steps: int = 0, seed: int = 0
+    fit: ImplicitFit, shares: Sequence[float], *, steps: int = 0, slide: int = 0, seed: int = 0
 ) -> tuple[CompressedFit, ...]:
-    """Return the fit from fewer and fewer neurons, one for every share of the layers' widths in (0, 1]."""
-    return tuple(fit.compress(widths=share, slide=slide, steps=steps, seed=seed) for share in shares)
+    """Return the fit from fewer and fewer neurons, one for every share of the layers' widths, each from the last.
+
+    Parameters
+    ----------
+    shares : sequence of float
+        Falling, in (0, 1].
+    steps : int
+        Of descent on the objective of the fit after every compression, see :meth:`ImplicitFit.compress`.
+    """
+    if not shares or list(shares) != sorted(shares, reverse=True) or not 0.0 < shares[-1] <= shares[0] <= 1.0:
+        raise ValueError(f"shares must fall and lie in (0, 1]. Got {list(shares)}.")
+    full = _widths(fit.module)
+    found, module = [], fit.module
+    for share in shares:
+        widths = {name: max(1, round(share * width)) for name, width in full.items()}
+        smaller = compress(module, fit.problem.features, widths=widths, slide=slide, seed=seed)
+        found.append(_continued(fit, smaller, steps))
+        module = found[-1].module
+    return tuple(found)
+
+
+def _continued(fit: ImplicitFit, smaller: Compression, steps: int) -> CompressedFit:
+    """Descend on the objective of a fit from a smaller network, and describe what is reached."""
+    module = smaller.model
+    assert isinstance(module, nn.Sequential)
+    if steps > 0:
+        module = descended(fit.problem, module, steps=steps, rate=_AFTER * LEARNING_RATES[fit.arch])
+    image = fit.problem.image(module)
+    return CompressedFit(
+        image=image,
+        module=module,
+        neurons=tuple(_widths(module).values()),
+        psnr=_psnr(image, fit.image),
+        misfit=fit.problem.misfit(image),
+        path_norm=sum(float(value.detach()) for value in path_norms(module)),
+        record=smaller.record,
+    )
+
+
+def _widths(module: nn.Sequential) -> dict[str, int]:
+    """Name of every hidden layer, and its neurons."""
+    linear = [(name, layer) for name, layer in module.named_children() if isinstance(layer, nn.Linear)]
+    return {name: layer.out_features for name, layer in linear[:-1]}
 
 
 def _described(problem: ImplicitProblem, module: nn.Sequential, arch: Architecture, *, steps: int) -> ImplicitFit:
     image = problem.image(module)
     misfit = problem.misfit(image)
     weights = [layer.weight.detach().double() for layer in module if isinstance(layer, nn.Linear)]
-    masses = [w.norm(dim=1) * v.norm(dim=0) for w, v in zip(weights[:-1], weights[1:], strict=True)]
+    masses = [w.norm(dim=1) * v.norm(dim=0) for w, v in itertools.pairwise(weights)]
     return ImplicitFit(
         image=image,
         module=module,
@@ -297,8 +327,8 @@ def _started(module: nn.Sequential, problem: ImplicitProblem, start: ImplicitFit
     features = start.problem.features
     if shapes[0] != shapes[1] or features.shape != problem.features.shape or not features.equal(problem.features):
         raise ValueError(
-            "start must be a fit of the same architecture, width, depth, seed and size of image. Got one whose features "
-            "or layers differ."
+            "start must be a fit of the same architecture, width, depth, seed and size of image. Got one whose "
+            "features or layers differ."
         )
     return start.module
 

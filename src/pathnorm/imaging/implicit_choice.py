@@ -16,7 +16,8 @@ __all__ = ["Answer", "Trial", "chosen", "held_out_mask"]
 
 # The first lam makes the penalty of the untrained network this share of the data term of the zero image.
 _FIRST = 0.1
-_FALL, _RISE, _MOST = 2.0, 3.0, 12
+_FALL, _RISE, _MOST, _BISECTIONS = 3.0, 3.0, 10, 2
+_LITTLE, _AGAIN = 1.5, 3
 # Of the least misfit of what was held out, and how often in a row, until the search gives up.
 _WORSE, _PATIENCE = 1.01, 2
 
@@ -50,10 +51,11 @@ class _Search:
         self.trials: list[Trial] = []
         self.spent = 0
 
-    def fit(self, module: nn.Sequential, lam: float) -> nn.Sequential:
-        """Half as many steps, and at half the rate, once there is something to start from."""
+    def fit(self, module: nn.Sequential, lam: float, *, loosely: bool = True) -> nn.Sequential:
+        """Half as many steps while lam is looked for, and at half the rate, once there is something to start from."""
         first = not self.trials
-        steps, rate = (self.steps, self.rate) if first else (max(1, self.steps // 2), 0.5 * self.rate)
+        steps = self.steps if first or not loosely else max(1, self.steps // 2)
+        rate = self.rate if first else 0.5 * self.rate
         problem = self.problem.with_lam(lam)
         found = descended(problem, module, steps=steps, rate=rate, progress=self.progress)
         self.spent += steps
@@ -76,7 +78,7 @@ class _Search:
         return Answer(problem, module, tuple(self.trials), self.spent)
 
 
-def chosen(  # noqa: PLR0913
+def chosen(
     problem: ImplicitProblem,
     module: nn.Sequential,
     *,
@@ -126,10 +128,17 @@ def _discrepancy(search: _Search, module: nn.Sequential, first: float, allowed: 
             )
         return search.answer(found, lam)
     below, above = (last, (lam, found)) if fits else ((lam, found), last)
-    middle = math.sqrt(below[0] * above[0])
-    moved = search.fit(above[1], middle)
-    if search.trials[-1].misfit <= allowed:
-        below = middle, moved
+    for _ in range(_BISECTIONS):
+        middle = math.sqrt(below[0] * above[0])
+        moved = middle, search.fit(above[1], middle)
+        below, above = (moved, above) if search.trials[-1].misfit <= allowed else (below, moved)
+    lam, found = below
+    for _ in range(_AGAIN):
+        found = search.fit(found, lam, loosely=False)
+        if search.trials[-1].misfit <= allowed:
+            return search.answer(found, lam)
+        # More steps let the penalty have its way: a little less of it.
+        lam /= _LITTLE
     return search.answer(below[1], below[0])
 
 
@@ -144,11 +153,8 @@ def _least_held_out(search: _Search, module: nn.Sequential, first: float) -> Ans
             break
         lam /= _FALL
     # The same lam with all measurements: what was held out is no longer hidden.
-    steps = max(1, search.steps // 2)
-    problem = replace(search.problem.with_lam(best[1]), seen=None)
-    last = descended(problem, best[2], steps=steps, rate=0.5 * search.rate, progress=search.progress)
-    search.spent += steps
-    return search.answer(last, best[1])
+    search.problem = replace(search.problem, seen=None)
+    return search.answer(search.fit(best[2], best[1], loosely=False), best[1])
 
 
 def held_out_mask(operator: Operator, y: Tensor, held_out: float | Tensor, seed: int) -> Tensor:

@@ -65,10 +65,11 @@ class RidgeCertificate:
 class ConvexRidge(nn.Module):
     """``R(x) = sum_i sum_k psi_i(mu (w_i * x)_k) / mu``, convex: the derivatives psi_i' are nondecreasing splines.
 
-    The filters w_i are a composition of small convolutions, the first of zero mean, so that constants cost nothing.
-    k runs over the windows that lie inside the image: nothing is padded, as in the total variation, which is one such R
-    with two filters and ``psi = |.|`` (its anisotropic form). ``psi_i'`` is an odd linear spline on knots that all
-    share, zero at zero and linear beyond the last knot. A value of mu is a contrast: ``R_mu(x) = R_1(mu x) / mu``.
+    The filters w_i are a convolution, or a composition of small ones; the first has zero mean, so that constants cost
+    nothing. k runs over the windows that lie inside the image: nothing is padded, as in the total variation, which is
+    one such R with two filters and ``psi = |.|`` (its anisotropic form). ``psi_i'`` is an odd linear spline on knots
+    that all share, of the size of 1, zero at zero and linear beyond the last knot. One over mu is a contrast of the
+    image: ``R_mu(x) = R_1(mu x) / mu``.
 
     Of complex images real and imaginary part are regularised one after the other, ``R(Re x) + R(Im x)``; a phase of the
     image is then not without effect.
@@ -82,7 +83,8 @@ class ConvexRidge(nn.Module):
     knots : int
         Odd, on ``[-1, 1]``.
     seed : int
-        Of the filters before training.
+        Of the filters before training: normal noise. A single convolution starts with the cosines of its size, as many
+        as there are, without the constant.
 
     Attributes
     ----------
@@ -108,7 +110,7 @@ class ConvexRidge(nn.Module):
     mu: Tensor
 
     def __init__(
-        self, channels: Sequence[int] = (4, 8, 32), sizes: Sequence[int] = (3, 3, 3), *, knots: int = 31, seed: int = 0
+        self, channels: Sequence[int] = (24,), sizes: Sequence[int] = (5,), *, knots: int = 101, seed: int = 0
     ) -> None:
         super().__init__()
         if len(channels) != len(sizes) or not channels or min(channels) < 1:
@@ -126,12 +128,17 @@ class ConvexRidge(nn.Module):
             nn.Parameter(torch.randn(out, into, size, size, generator=rows) / math.sqrt(into * size**2))
             for out, into, size in zip(channels, inputs, sizes, strict=True)
         )
+        if len(sizes) == 1:
+            # Cosines, the slow ones first: filters of one frequency each are a better start than noise.
+            cosines = _cosines(sizes[0])[: channels[0]]
+            self.convolutions[0].data[: len(cosines), 0] = cosines
         self.spline = LinearSpline1d(channels[-1], knots, reach=1.0)
         with torch.no_grad():
-            # A start like Huber's function: quadratic in the middle, linear from a quarter of the grid on.
-            self.spline.values.copy_(self.spline.grid.clamp(-0.25, 0.25).expand_as(self.spline.values))
-        self.law = nn.Parameter(torch.tensor([[math.log(0.2), 1.2], [math.log(80.0), -1.2]]))
-        self.register_buffer("mu", torch.tensor(80.0))
+            # About the modulus, as in total variation: quadratic up to the first knot, then linear.
+            self.spline.values.copy_(self.spline.grid.sign().expand_as(self.spline.values))
+        # With these, three to four standard deviations of what the filters make of the noise are on the grid.
+        self.law = nn.Parameter(torch.tensor([[math.log(0.018), 1.35], [math.log(21.0), -1.0]]))
+        self.register_buffer("mu", torch.tensor(21.0))
 
     def filters(self) -> Tensor:
         """Return the composed filters (C, 1, width, width), of norm at most 1 together."""
@@ -188,12 +195,17 @@ class ConvexRidge(nn.Module):
         lam, mu = self.law.detach().double() @ torch.tensor([1.0, math.log(noise / contrast / TYPICAL)]).double()
         return self.scaled(math.exp(mu) / contrast), math.exp(lam) * contrast
 
+    @property
+    def steepest(self) -> float:
+        """Largest slope of an activation that :meth:`project_` leaves, one over the distance of two knots."""
+        return 1.0 / self.spline.step
+
     @torch.no_grad()
-    def project_(self, largest: float = 1.0) -> ConvexRidge:
-        """Make every activation odd, with slopes between 0 and ``largest``; return self. Behind every training step."""
+    def project_(self) -> ConvexRidge:
+        """Make every activation odd, rising by 0 to 1 from knot to knot; return self. Behind every training step."""
         values = self.spline.values
         odd = 0.5 * (values - values.flip(1))
-        rises = odd.diff(dim=1)[:, self.spline.knots // 2 :].clamp(0.0, largest * self.spline.step)
+        rises = odd.diff(dim=1)[:, self.spline.knots // 2 :].clamp(0.0, 1.0)
         half = rises.cumsum(1)
         values.copy_(torch.cat([-half.flip(1), torch.zeros_like(half[:, :1]), half], dim=1))
         return self
@@ -265,3 +277,12 @@ class ConvexRidge(nn.Module):
             raise TypeError(f"Images must be of a floating or complex type. Got {x.dtype}; use x.double().")
         found = torch.stack([x.real, x.imag]) if x.is_complex() else x
         return found.reshape(-1, 1, *x.shape[-2:])
+
+
+def _cosines(size: int) -> Tensor:
+    """Return the two-dimensional cosine basis without the constant, slow ones first, (size * size - 1, size, size)."""
+    grid = torch.arange(size, dtype=torch.float64)
+    rows = torch.cos(math.pi / size * grid[:, None] * (grid + 0.5))
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    order = (grid[:, None].square() + grid.square()).flatten().argsort(stable=True)[1:]
+    return torch.einsum("ki,lj->klij", rows, rows).reshape(-1, size, size)[order].float()

@@ -52,10 +52,12 @@ class Scans:
         batch = torch.as_tensor(images).detach().cpu()
         if batch.ndim != 3 or batch.numel() == 0:
             raise ValueError(f"Images must have shape (B, H, W) with B at least 1. Got {tuple(batch.shape)}.")
-        complex_image = getattr(operator, "complex_image", False)
-        if batch.is_complex() and not complex_image and hasattr(operator, "complex_image"):
+        complex_image = getattr(operator, "complex_image", None)
+        if batch.is_complex() and complex_image is False:
             raise ValueError(f"This operator measures real images. Got {batch.dtype}; hand over their moduli.")
         batch = batch.to(torch.complex128 if batch.is_complex() or complex_image else torch.float64)
+        if complex_image is None and operator.A_adjoint(operator.A(batch[0])).is_complex():
+            batch = batch.to(torch.complex128)
         for index, image in enumerate(batch):
             _require_image(index, image)
         scans = cls(operator, tuple(batch), (), noise, seed)

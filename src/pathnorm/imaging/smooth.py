@@ -16,7 +16,7 @@ from pathnorm.problems.certificate import Certificate
 __all__ = ["RidgeProblem", "minimise_smooth"]
 
 _CHECK = 5
-_ROOM = 2.0  # of the box, in units of the largest pixel of the answer
+_ROOM = 2.0  # of the box, in units of the largest pixel
 Progress = Callable[[str, int, int], None]
 
 
@@ -68,9 +68,14 @@ class RidgeProblem:
         """Known modulus of strong convexity; 0 if none is known."""
         return self.scale**-2 if type(self.operator) is Identity else 0.0
 
+    def reach(self, x: Tensor) -> float:
+        """Return r: twice the largest pixel of x, or of ``A* y / s^2`` where that is larger, as for an empty x."""
+        back = self.operator.A_adjoint(self.y)
+        return _ROOM * max(float(x.abs().max()), float(back.abs().max()) / self.scale**2)
+
     def over(self, x: Tensor) -> str:
         """Over which images the bound of :meth:`certify` holds."""
-        return "all images" if self.convexity > 0.0 else f"images with no pixel above {_ROOM * _largest(x):.4g}"
+        return "all images" if self.convexity > 0.0 else f"images with no pixel above {self.reach(x):.4g}"
 
     def residual(self, x: Tensor) -> Tensor:
         """Return ``(A x - y) / s``."""
@@ -98,7 +103,7 @@ class RidgeProblem:
             loss = float(g.abs().square().sum()) / (2.0 * self.convexity)
         else:
             inner = float(torch.vdot(g.flatten(), x.flatten()).real)
-            loss = inner + _ROOM * _largest(x) * float(g.abs().sum())
+            loss = inner + self.reach(x) * float(g.abs().sum())
         # No objective is negative.
         return Certificate(primal=primal, dual=max(primal - loss, 0.0))
 
@@ -131,7 +136,3 @@ def minimise_smooth(
     if progress is not None:
         progress("reconstructing", max_iter, max_iter)
     return x, certificate, steps
-
-
-def _largest(x: Tensor) -> float:
-    return float(x.abs().max())

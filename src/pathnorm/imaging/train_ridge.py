@@ -1,8 +1,8 @@
 """Training of a :class:`ConvexRidge` as a denoiser.
 
 [GNBDU23] Goujon, Neumayer, Bohra, Ducotterd, Unser, "A neural-network-based convex regularizer for inverse problems",
-IEEE Transactions on Computational Imaging 9, 2023. [GNU24] Goujon, Neumayer, Unser, "Learning weakly convex regularizers
-for convergent image-reconstruction algorithms", SIAM Journal on Imaging Sciences 17, 2024.
+IEEE Transactions on Computational Imaging 9, 2023. [GNU24] Goujon, Neumayer, Unser, "Learning weakly convex
+regularizers for convergent image-reconstruction algorithms", SIAM Journal on Imaging Sciences 17, 2024.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathnorm.imaging.ridge import TYPICAL, ConvexRidge
 
 __all__ = ["RidgeTraining", "Schedule", "denoise", "train_ridge"]
 
-_RATE, _RATE_SPLINE, _RATE_LAW, _WARM = 5e-3, 1e-3, 1e-2, 50
+_RATE, _RATE_SPLINE, _RATE_LAW, _WARM = 4e-3, 1.5e-2, 1e-2, 50
 Progress = Callable[[str, int, int], None]
 
 
@@ -41,11 +41,11 @@ class Schedule:
         Standard deviations are drawn between these, uniformly on a logarithmic scale.
     """
 
-    steps: int = 2_000
-    descents: int = 20
-    solves: int = 10
+    steps: int = 3_000
+    descents: int = 14
+    solves: int = 7
     batch: int = 8
-    patch: int = 40
+    patch: int = 32
     noise: tuple[float, float] = (5.0 / 255.0, 30.0 / 255.0)
 
     def __post_init__(self) -> None:
@@ -89,18 +89,18 @@ def denoise(ridge: ConvexRidge, y: Tensor, noise: Tensor, *, steps: int, solves:
     levels = torch.stack([torch.ones_like(noise), (noise / TYPICAL).log()])
     lam, mu = (ridge.law.to(y) @ levels).exp()
     parts = ridge.filters().to(y), ridge.spline.values.to(y), lam, mu
-    found: Tensor = _Minimiser.apply(y, *parts, steps, solves)
+    found: Tensor = _Minimiser.apply(y, *parts, ridge.steepest, steps, solves)  # type: ignore[no-untyped-call]
     return found
 
 
 class _Minimiser(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, *others: Any) -> Tensor:
-        *parts, steps, solves = others
+        *parts, steepest, steps, solves = others
         filters, values, lam, mu = parts
         lam = lam[:, None, None]
-        # Slopes are at most 1: the gradient has the Lipschitz constant 1 + lam mu, and 1 of it is strong convexity.
-        condition = 1.0 + lam * mu[:, None, None]
+        # The gradient has the Lipschitz constant 1 + lam mu max slope, and 1 of it is strong convexity.
+        condition = 1.0 + lam * mu[:, None, None] * steepest
         step, momentum = 1.0 / condition, (condition.sqrt() - 1.0) / (condition.sqrt() + 1.0)
         x = point = y
         for _ in range(steps):
@@ -119,7 +119,7 @@ class _Minimiser(torch.autograd.Function):
         with torch.enable_grad():
             parts = [part.detach().requires_grad_() for part in parts]
             pushed = parts[2][:, None, None] * push(x, parts[0], parts[1], parts[3])
-            return v, *torch.autograd.grad(pushed, parts, -v), None, None
+            return v, *torch.autograd.grad(pushed, parts, -v), None, None, None
 
 
 def _conjugate_gradients(apply: Callable[[Tensor], Tensor], target: Tensor, steps: int) -> Tensor:
@@ -151,8 +151,8 @@ def train_ridge(
 
     x(y) is what accelerated gradient steps for denoising return [GNBDU23, Section IV], enough of them to be about the
     minimiser, whose derivatives are used [GNU24]: with few steps training learns to stop early, and the minimiser is
-    another image. Adam; after every step the activations are made odd with slopes between 0 and 1, so that R is convex
-    all the way. Patches are turned and mirrored at random.
+    another image. Adam; after every step the activations are made odd and nondecreasing, so that R is convex all the
+    way. Patches are turned and mirrored at random.
 
     Parameters
     ----------

@@ -181,7 +181,7 @@ class MethodAudit:
     gap: float | None = certified(default=None)
     calls: int = exact()
     seconds: float = measured()
-    pictures: Pictures | None = field(default=None, repr=False)
+    pictures: Pictures | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +228,7 @@ class ReconstructorAudit(JsonRecord):
     drop_at: float = exact()
     seed: int = exact()
     seconds: float = measured()
-    truth: Picture | None = field(default=None, repr=False)
+    truth: Picture | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain Python objects, without the pictures; values that are not finite become ``None``."""

@@ -52,7 +52,7 @@ def details(record: ReconstructorAudit) -> Figure:
     axes.axhline(record.invented_at, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
     axes.set(xlabel="share of the contrast that is seen", ylabel="energy elsewhere / of the detail", ylim=(0.0, None))
     dress(axes)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     return figure
 
 
@@ -70,5 +70,5 @@ def sweep(record: ReconstructorAudit) -> Figure:
             axes.plot([step.samples] * len(step.psnr), step.psnr, ".", color=colour, markersize=3, alpha=0.5)
     axes.set(xlabel="numbers measured of an image", ylabel="PSNR in dB; dots: single images")
     dress(axes)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     return figure

@@ -83,11 +83,11 @@ def _cards(record: ReconstructorAudit) -> list[dict[str, str]]:
     found = []
     for label, kind, (value, *others) in (table[place] for place in chosen):
         head, _, interval = value.partition(" (")
-        detail = "; ".join(
+        beside = "; ".join(
             f"{method.name}: {text.partition(' (')[0]}" for method, text in zip(record.methods[1:], others, strict=True)
         )
         found.append(
-            {"label": label, "value": head, "kind": kind, "detail": detail, "remark": interval.removesuffix(")")}
+            {"label": label, "value": head, "kind": kind, "detail": interval.removesuffix(")"), "remark": beside}
         )
     return found
 

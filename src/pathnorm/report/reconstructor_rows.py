@@ -48,7 +48,7 @@ ROWS: tuple[tuple[str, str, Callable[[MethodAudit], str]], ...] = (
     ("PSNR, dB", "measured", lambda m: _mean(m.psnr_mean)),
     ("relative error", "measured", lambda m: _mean(m.relative_error_mean, percent)),
     ("data residual / size of the noise", "measured", lambda m: _mean(m.residual_mean)),
-    ("error that was not measured (null space)", "measured", lambda m: _mean(m.unseen_share_mean, percent)),
+    ("share of the error in the null space", "measured", lambda m: _mean(m.unseen_share_mean, percent)),
     ("amplification, random l2", "measured", lambda m: _mean(_ball("l2", m).random_mean)),
     ("amplification, worst l2, at least", "measured", lambda m: decimal(max(_ball("l2", m).worst), digits=4)),
     ("amplification, random l_inf", "measured", lambda m: _mean(_ball("linf", m).random_mean)),
@@ -82,7 +82,7 @@ def headline(record: ReconstructorAudit) -> str:
         other = record.methods[1]
         also = _ball("l2", other)
         text += (
-            f" (the {other.name}: {decimal(other.psnr_mean.mean)} dB, {decimal(also.random_mean.mean)} and at least "
+            f" ({other.name}: {decimal(other.psnr_mean.mean)} dB, {decimal(also.random_mean.mean)} and at least "
             f"{decimal(max(also.worst))} times)"
         )
     return text + "."
@@ -99,13 +99,13 @@ def how(record: ReconstructorAudit) -> str:
     )
     return (
         f"{record.operator}, {count(record.samples)} numbers measured of each image of {record.shape[0]} x "
-        f"{record.shape[1]} pixels, noise of standard deviation {decimal(record.noise)}. Perturbations stay in what "
+        f"{record.shape[1]} pixels, noise of standard deviation {record.noise:g}. Perturbations stay in what "
         f"was sampled; their Euclidean norm is {decimal(ball.radius)}, that of the corners of the l_inf ball too. "
-        f"{record.attacked} of the images were attacked, with {record.steps} steps and {record.restarts} random "
-        f"restarts, and {record.draws} random perturbations of each ball drawn for each. The null space: {unseen}. A "
+        f"Attacked: the first {record.attacked} of the images, with {record.steps} steps and {record.restarts} random "
+        f"restarts; {record.draws} random perturbations of each ball are drawn for each. The null space: {unseen}. A "
         f"detail is kept if at least {percent(record.kept_at, digits=0)} of its contrast is seen, invented if the "
         f"change elsewhere has at least {percent(record.invented_at, digits=0)} of its energy. More samples count as "
-        f"worse from a fall of {decimal(record.drop_at)} dB. Means have 95 % t intervals over images or draws. Seed "
+        f"worse from a fall of {record.drop_at:g} dB. Means have 95 % t intervals over images or draws. Seed "
         f"{record.seed}; {decimal(record.seconds)} s."
     )
 
