@@ -237,7 +237,7 @@ def draw(payload: Row, path: Path) -> None:
         for k, name in enumerate(labels):
             value, low, high = cell[name]
             left.errorbar(place + 0.18 * (k - 1.5), value, yerr=[[value - low], [high - value]], color=PALETTE[k],
-                          marker=MARKERS[k], markersize=6, label=name if place == 0 else None)  # fmt: skip
+                          marker=MARKERS[k], linestyle="", label=name if place == 0 else None)  # fmt: skip
         left.plot([place - 0.4, place + 0.4], [cell["tv"][0]] * 2, color=INK, linewidth=1.2, linestyle=(0, (4, 2)),
                   label="total variation" if place == 0 else None)  # fmt: skip
         colour, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
@@ -253,7 +253,7 @@ def draw(payload: Row, path: Path) -> None:
     middle.set(xlabel="path norm, share of that without penalty", ylabel="gain over no penalty, dB", xlim=(0, None))
     right.axhline(LOSS, color=INK, linewidth=1.0, linestyle=":")
     right.axvline(FEWER, color=INK, linewidth=1.0, linestyle=":")
-    right.set(xlabel="times fewer neurons", ylabel="PSNR lost, dB", xscale="log")
+    right.set(xlabel="times fewer neurons", ylabel="PSNR lost, dB", xlim=(0, None))
     for panel in (left, middle, right):
         dress(panel)
     left.legend(fontsize=7.5, frameon=False)

@@ -35,7 +35,7 @@ from pathnorm.report.style import new_figure
 
 NAME = "real_measurements"
 TOL, DRAWS = 1e-3, 2_000
-LAMS = {"brain": (0.003, 0.01, 0.03, 0.1), "tooth": (3e-5, 1e-4, 3e-4, 1e-3)}
+LAMS = {"brain": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "tooth": (3e-6, 1e-5, 3e-5, 1e-4, 3e-4)}
 MUS = tuple(10.0 ** np.arange(-4.0, 0.5, 0.5))
 REGULARIZERS = {"brain": "tv+wavelet", "tooth": "tv"}
 
@@ -180,7 +180,7 @@ def draw(payload: Row, path: Path) -> None:
             axes.imshow(pair[kind], cmap="gray", vmin=0.0, vmax=top, interpolation="nearest")
             axes.set_axis_off()
             label = "Tikhonov" if kind == "linear" else row["regularizer"]
-            axes.set_title(f"{row['scan']}, {label}: error {row[kind]['error']:.3f} on what was kept apart", fontsize=9)
+            axes.set_title(f"{row['scan']}, {label}: error {row[kind]['error']:.2g} on what was kept apart", fontsize=9)
     figure.savefig(path, dpi=110)
 
 

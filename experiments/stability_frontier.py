@@ -19,6 +19,11 @@ noise; (2) along each frontier, from the weakest to the strongest regularisation
 mean over seeds; (3) the strongest is not the most accurate. It could fail: a network trained with noise may gain
 accuracy with it throughout, and an attack of a few steps may find little.
 
+A first run did not hold: the smallest ratio was 1.29, and the worst amplification of total variation rose from 1.78 to
+1.83. Its attacks had half the steps, the weakest weights left a residual of a fifth of the noise or less, far from the
+optimum after the steps that were made, and the regulariser's strongest was the one that fits the noise. Since then the
+weights run from residuals of about half the size of the noise to three times; what is predicted is the same.
+
 Limits: images of 32 x 32 pixels, one sampling rate, one attacked image per seed and strength, networks of one size
 trained for a few hundred steps; nothing here says which method is the more stable at another size.
 """
@@ -47,7 +52,7 @@ from pathnorm.report.style import INK, MARKERS, PALETTE, dress, new_figure
 
 NAME = "stability_frontier"
 SIZE, LINES, NOISE, LEAST_RATIO = 32, 12, 0.02, 1.5
-WEIGHTS = (0.002, 0.006, 0.02, 0.06)
+WEIGHTS = {"tv": (0.005, 0.012, 0.028, 0.066), "ridge": (0.02, 0.06, 0.2, 0.6)}
 TRAINING_NOISE = (0.0, 0.02, 0.06, 0.18)
 TITLES = {"tv": "total variation", "ridge": "ConvexRidge", "cnn": "residual network"}
 Reconstruct = Callable[[Tensor], Tensor]
@@ -168,23 +173,24 @@ def run(scale: Scale) -> Row:
 def measured(scale: Scale) -> Row:
     """The rows, their means and the verdict."""
     seeds, tested = scale.pick(1, 3, 6), scale.pick(2, 4, 16)
-    steps, solver, epochs = scale.pick(2, 4, 15), scale.pick(20, 200, 400), scale.pick(5, 200, 3_000)
-    weights, noises = (WEIGHTS, TRAINING_NOISE) if scale is not Scale.QUICK else (WEIGHTS[1::2], TRAINING_NOISE[1::2])
+    steps, solver, epochs = scale.pick(2, 8, 20), scale.pick(20, 300, 600), scale.pick(5, 300, 3_000)
+    few = slice(1, None, 2) if scale is Scale.QUICK else slice(None)
     rng = np.random.default_rng(0)
     train = phantoms(40, rng) if scale is Scale.QUICK else photographs("train", 2_000)
     test = phantoms(2, rng) if scale is Scale.QUICK else photographs("test", seeds * tested)
-    plan = Schedule(steps=scale.pick(2, 200, 1_500), unrolled=scale.pick(2, 6, 8), patch=SIZE)
+    plan = Schedule(steps=scale.pick(2, 200, 1_500), patch=SIZE)
     ridge = train_ridge(list(train), schedule=plan).ridge.for_noise(NOISE)[0]
     rows: list[Row] = []
     for seed in range(seeds):
         operator = FourierMRI(line_mask(np.random.default_rng(100 + seed)))
         scans = Scans.of(operator, test[seed * tested : (seed + 1) * tested], noise=NOISE, seed=seed)
         methods: list[tuple[str, float, Reconstruct, torch.dtype]] = []
-        for weight in weights:
+        for weight in WEIGHTS["tv"][few]:
             tv = TotalVariationSteps(operator, scans.data[0], weight, steps=solver)
             methods.append(("tv", weight, tv, torch.float64))
-            methods.append(("ridge", weight, ridge_steps(ridge, operator, weight, steps=solver // 4), torch.float64))
-        for noise in noises:
+        for weight in WEIGHTS["ridge"][few]:
+            methods.append(("ridge", weight, ridge_steps(ridge, operator, weight, steps=solver // 5), torch.float64))
+        for noise in TRAINING_NOISE[few]:
             network = trained(train, operator, noise, steps=epochs, seed=seed)
             methods.append(("cnn", noise, _behind(network, operator), torch.float32))
         for name, strength, function, dtype in methods:

@@ -165,8 +165,8 @@ def test_a_direction_that_only_large_perturbations_find_is_found(gradients):
 
     here = local(function, operator, torch.zeros(30).double(), gradients=gradients, linear=None)
     attack = attacks_on(here, Ball.both(5.0, here.samples), steps=60, restarts=2, seed=0)[0]
-    # All along the last coordinate: 2 (5 - 1) / 5.
-    assert (1.55 if gradients else 1.4) <= attack.amplification <= 1.6 * (1 + 1e-9)
+    # The best is all along the last coordinate, 2 (5 - 1) / 5; others are local maxima.
+    assert (1.5 if gradients else 1.4) <= attack.amplification <= 1.6 * (1 + 1e-9)
 
 
 def test_random_perturbations_of_a_rotation_are_not_amplified():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import cvxpy as cp
@@ -68,9 +69,9 @@ def test_samples_are_their_sums_and_pulls_are_the_adjoint(shape):
 @pytest.mark.parametrize(("seed", "neurons"), [(0, 1), (3, 1)])
 def test_a_network_is_recovered_from_its_low_frequencies(seed, neurons):
     net, image, y = case(seed, neurons=neurons, K=8)
-    found = fit_fourier_ridge(y, image.shape, cutoff=1, lam=1e-5)
+    found = fit_fourier_ridge(y, image.shape, cutoff=1, lam=1e-4)
     assert found.certificate.scope == "function_space" and found.certificate.gap <= 1e-4
-    assert np.linalg.norm(found.image - image) < 2e-3 * np.linalg.norm(image - image.mean())
+    assert np.linalg.norm(found.image - image) < 3e-3 * np.linalg.norm(image - image.mean())
     # No network that fits has a smaller norm.
     assert found.path_norm <= net.path_norm()
     unit = pixels(image.shape)
@@ -115,12 +116,17 @@ def test_no_dictionary_does_better_by_an_interior_point_solver():
     assert best <= found.certificate.primal * (1 + 1e-7)
 
 
-@settings(max_examples=10, deadline=None)
+@functools.cache
+def solved():
+    _, image, y = case(5, shape=(24,), K=4)
+    return fit_fourier_ridge(y, image.shape, cutoff=1, lam=0.02)
+
+
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_certificates_bound_every_network(seed):
-    _, image, y = case(5, shape=(24,), K=4)
-    problem = FourierRidgeProblem.from_samples(y, image.shape, cutoff=1, lam=0.02)
-    best = fit_fourier_ridge(y, image.shape, cutoff=1, lam=0.02)
+    best = solved()
+    problem = best.problem
     any_network = network(seed, cutoff=1, dimension=1, neurons=3)
     certificate = problem.certify(any_network)
     assert certificate.dual <= best.certificate.primal * (1 + 1e-9)
@@ -151,8 +157,8 @@ def test_a_large_lam_leaves_the_mean():
 def test_stopping_early_warns_and_the_certificate_holds():
     _, image, y = case(4, neurons=2)
     with pytest.warns(CertificateWarning, match="gap"):
-        early = fit_fourier_ridge(y, image.shape, cutoff=1, lam=1e-4, tol=1e-7, max_rounds=1)
-    best = fit_fourier_ridge(y, image.shape, cutoff=1, lam=1e-4)
+        early = fit_fourier_ridge(y, image.shape, cutoff=1, lam=1e-3, tol=1e-7, max_rounds=1)
+    best = fit_fourier_ridge(y, image.shape, cutoff=1, lam=1e-3)
     assert early.certificate.dual <= best.certificate.primal and early.certificate.gap > 1e-7
 
 

@@ -21,7 +21,8 @@ from pathnorm.imaging.ridge import TYPICAL, ConvexRidge
 
 __all__ = ["RidgeTraining", "Schedule", "denoise", "train_ridge"]
 
-_RATE, _RATE_SPLINE, _RATE_LAW, _WARM = 4e-3, 1.5e-2, 1e-2, 50
+_RATE, _RATE_SPLINE, _RATE_LAW, _WARM = 1e-3, 2e-3, 5e-3, 50
+_FLOOR = 0.03  # of the error that is looked at, in units of that of the noise
 Progress = Callable[[str, int, int], None]
 
 
@@ -147,7 +148,9 @@ def train_ridge(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> RidgeTraining:
-    """Minimise the mean of ``||x(y) - x||^2 / (noise^1.5 pixels)`` over patches x, their noisy y, and levels.
+    """Minimise the mean of ``log(||x(y) - x||^2 / (noise^2 pixels) + 0.03)`` over patches x, their noisy y, and levels.
+
+    So a patch counts by its decibels: by its squared error, nothing but rough texture would.
 
     x(y) is what accelerated gradient steps for denoising return [GNBDU23, Section IV], enough of them to be about the
     minimiser, whose derivatives are used [GNU24]: with few steps training learns to stop early, and the minimiser is
@@ -192,7 +195,7 @@ def train_ridge(
         levels = low * (high / low) ** torch.rand(plan.batch, generator=rows)
         noisy = clean + levels[:, None, None] * torch.randn(clean.shape, generator=rows)
         error = (denoise(found, noisy, levels, steps=plan.descents, solves=plan.solves) - clean).square().mean((1, 2))
-        loss = (error / levels**1.5).mean()
+        loss = (error / levels.square() + _FLOOR).log().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
