@@ -7,25 +7,48 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-__all__ = ["curvature", "push"]
+__all__ = ["curvature", "extend", "push", "retract"]
 
 
 def push(x: Tensor, filters: Tensor, values: Tensor, mu: Tensor) -> Tensor:
-    """Return ``W* sigma(mu W x)`` for images x (N, H, W), with derivatives in all four arguments.
+    """Return ``E* W* sigma(mu W E x)`` for images x (N, H, W), with derivatives in all four arguments.
+
+    E is :func:`extend`.
 
     filters (C, 1, s, s); values (C, K) at knots uniform on [-1, 1]; mu (N,).
     """
-    found: Tensor = _Push.apply(x, filters, values, mu)
+    width = filters.shape[2]
+    found: Tensor = _Push.apply(extend(x, width), filters, values, mu)
+    return retract(found, width)
+
+
+def extend(x: Tensor, width: int) -> Tensor:
+    """Return images (N, H, W) with ``width // 2`` pixels more on every side, mirrored at the outermost ones."""
+    found: Tensor = F.pad(x[:, None], (width // 2,) * 4, mode="reflect")[:, 0]
     return found
 
 
+def retract(x: Tensor, width: int) -> Tensor:
+    """Return the adjoint of :func:`extend`; of ones it says how often a pixel was copied, and E* E multiplies by it."""
+    margin = width // 2
+    for dim in (1, 2):
+        size = x.shape[dim] - 2 * margin
+        core = x.narrow(dim, margin, size).clone()
+        core.narrow(dim, 1, margin).add_(x.narrow(dim, 0, margin).flip(dim))
+        core.narrow(dim, size - 1 - margin, margin).add_(x.narrow(dim, size + margin, margin).flip(dim))
+        x = core
+    return x
+
+
 def curvature(x: Tensor, filters: Tensor, values: Tensor, mu: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the derivative of :func:`push` in x as a linear map of images, ``W* diag(mu sigma'(mu W x)) W``."""
+    """Return the derivative of :func:`push` in x as a linear map of images."""
+    width = filters.shape[2]
     rows, slopes = filters.reshape(len(filters), -1), []
-    for n, image in enumerate(x):
+    for n, image in enumerate(extend(x, width)):
         responses = rows @ _windows(image, filters)
         slope, scale = torch.empty_like(responses), mu[n : n + 1]
         unused = torch.zeros(values.shape, dtype=torch.float64), torch.zeros_like(scale)
@@ -33,10 +56,11 @@ def curvature(x: Tensor, filters: Tensor, values: Tensor, mu: Tensor) -> Callabl
         slopes.append(slope)
 
     def apply(v: Tensor) -> Tensor:
-        found = torch.zeros_like(v)
-        for image, slope, out in zip(v, slopes, found, strict=True):
+        wide = extend(v, width)
+        found = torch.zeros_like(wide)
+        for image, slope, out in zip(wide, slopes, found, strict=True):
             _add_back(rows.T @ (slope * (rows @ _windows(image, filters))), out, filters)
-        return found
+        return retract(found, width)
 
     return apply
 

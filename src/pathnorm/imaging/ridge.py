@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from pathnorm.deep.linear_spline import LinearSpline1d
 from pathnorm.errors import DataError
-from pathnorm.imaging._ridge_push import push
+from pathnorm.imaging._ridge_push import extend, push, retract
 
 __all__ = ["TYPICAL", "ConvexRidge", "RidgeCertificate"]
 
 _GRID = 256  # frequencies per direction at which the filters are looked at
+_COPIES = 4  # of a pixel next to a corner in the mirrored image
 TYPICAL = 15.0 / 255.0  # a noise level between those of training
 
 
@@ -40,7 +41,8 @@ class RidgeCertificate:
     norm_reached : float
         Measured at one frequency; filters on large images come as close to it as one wants.
     lipschitz : float
-        Certified upper bound on the Lipschitz constant of the gradient, ``mu norm^2 max |slope|``.
+        Certified upper bound on the Lipschitz constant of the gradient, ``4 mu norm^2 max |slope|``: of
+        four copies of a pixel near a corner; a quarter of it holds away from the border.
     parameters : int
         Exact: numbers that are learned.
     """
@@ -66,8 +68,8 @@ class ConvexRidge(nn.Module):
     """``R(x) = sum_i sum_k psi_i(mu (w_i * x)_k) / mu``, convex: the derivatives psi_i' are nondecreasing splines.
 
     The filters w_i are a convolution, or a composition of small ones; the first has zero mean, so that constants cost
-    nothing. k runs over the windows that lie inside the image: nothing is padded, as in the total variation, which is
-    one such R with two filters and ``psi = |.|`` (its anisotropic form). ``psi_i'`` is an odd linear spline on knots
+    nothing. k runs over all pixels; the image is continued by its mirror image, so that the border is denoised as the
+    middle is. The anisotropic total variation is such an R, with two filters and ``psi = |.|``. ``psi_i'`` is an odd linear spline on knots
     that all share, of the size of 1, zero at zero and linear beyond the last knot. One over mu is a contrast of the
     image: ``R_mu(x) = R_1(mu x) / mu``.
 
@@ -105,6 +107,10 @@ class ConvexRidge(nn.Module):
     (Bernstein, Szegö); some point of a grid of M > 2 n frequencies is within ``pi / M`` of t, so the maximum is at most
     that over the grid over ``cos(pi n / M)`` [Ehlich, Zeller 1964], and over the square of this in two variables. The
     filters are divided by the root of this bound: ``||W|| <= 1`` for images of all sizes, in training too.
+
+    **Mirroring.** With E the continuation by ``width // 2`` pixels, ``E* E`` multiplies every pixel by the number of
+    its copies, at most two in either direction as images are wider than filters. So the second derivative of R is at
+    most ``mu max |slope| E* E``, which gives every pixel its own step in :mod:`pathnorm.imaging.smooth`.
     """
 
     mu: Tensor
@@ -149,7 +155,10 @@ class ConvexRidge(nn.Module):
         """Return R of images (..., H, W), of shape (...); ``filters`` if they are at hand already."""
         flat = self._flat(x)
         filters = self.filters().to(flat) if filters is None else filters
-        found = self._potential(self.mu * F.conv2d(flat, filters)).sum((1, 2, 3)) / self.mu
+        found = (
+            self._potential(self.mu * F.conv2d(extend(flat[:, 0], self.width)[:, None], filters)).sum((1, 2, 3))
+            / self.mu
+        )
         found = found.reshape(2, -1).sum(0) if x.is_complex() else found
         return found.reshape(x.shape[:-2])
 
@@ -164,7 +173,8 @@ class ConvexRidge(nn.Module):
             values, mu = self.spline.values.to(flat), self.mu.to(flat).expand(len(flat)).contiguous()
             found = push(flat[:, 0].contiguous(), filters, values, mu)
         else:
-            found = F.conv_transpose2d(self.spline(self.mu * F.conv2d(flat, filters)), filters)
+            responses = F.conv2d(extend(flat[:, 0], self.width)[:, None], filters)
+            found = retract(F.conv_transpose2d(self.spline(self.mu * responses), filters)[:, 0], self.width)
         if not x.is_complex():
             return found.reshape(x.shape)
         real, imaginary = found.reshape(2, *x.shape)
@@ -227,7 +237,7 @@ class ConvexRidge(nn.Module):
             largest_slope=most,
             norm=norm,
             norm_reached=reached,
-            lipschitz=float(self.mu) * norm**2 * max(abs(least), abs(most)),
+            lipschitz=_COPIES * float(self.mu) * norm**2 * max(abs(least), abs(most)),
             parameters=sum(part.numel() for part in self.parameters()),
         )
 
@@ -268,9 +278,9 @@ class ConvexRidge(nn.Module):
 
     def _flat(self, x: Tensor) -> Tensor:
         """Images as (N, 1, H, W), real parts before imaginary ones."""
-        if x.ndim < 2 or min(x.shape[-2:]) < self.width:
+        if x.ndim < 2 or min(x.shape[-2:]) <= self.width:
             raise ValueError(
-                f"Images must have shape (..., H, W), both sizes at least the {self.width} of the filters. "
+                f"Images must have shape (..., H, W), both sizes above the {self.width} of the filters. "
                 f"Got {tuple(x.shape)}."
             )
         if not (x.is_floating_point() or x.is_complex()):

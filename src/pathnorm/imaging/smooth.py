@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pathnorm.imaging._ridge_push import retract
 from pathnorm.imaging.operators import Identity, Operator
 from pathnorm.imaging.ridge import ConvexRidge
 from pathnorm.problems.certificate import Certificate
@@ -45,7 +46,7 @@ class RidgeProblem:
     ridge: ConvexRidge
     lam: float
     filters: Tensor = field(init=False, repr=False)
-    lipschitz: float = field(init=False)
+    steps: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         proved = self.ridge.certify()
@@ -56,7 +57,11 @@ class RidgeProblem:
             )
         real = torch.float64 if self.y.is_complex() else self.y.dtype
         object.__setattr__(self, "filters", self.ridge.filters().detach().to(self.y.device, real))
-        object.__setattr__(self, "lipschitz", 1.0 + self.lam * proved.lipschitz)
+        # The second derivative is at most this many times the copies of a pixel, see ConvexRidge.
+        bend = self.lam * float(self.ridge.mu) * proved.norm**2 * proved.largest_slope
+        shape = self.operator.A_adjoint(self.y).shape
+        wide = self.filters.new_ones(1, *(size + 2 * (self.ridge.width // 2) for size in shape))
+        object.__setattr__(self, "steps", 1.0 / (1.0 + bend * retract(wide, self.ridge.width)[0]))
 
     @property
     def objective(self) -> str:
@@ -113,17 +118,16 @@ def minimise_smooth(
 ) -> tuple[Tensor, Certificate, int]:
     """Return an image near the optimum, its certificate, and the number of gradient steps.
 
-    Accelerated gradient descent with the step that the certified Lipschitz constant allows; the momentum is that of
+    Accelerated gradient descent with the step that the certified second derivative allows at each pixel; the momentum is that of
     Nesterov, begun anew where it points uphill [O'Donoghue, Candès 2015].
     """
-    step = 1.0 / problem.lipschitz
     x = point = start
     momentum, steps = 1.0, 0
     certificate = problem.certify(x)
     while certificate.gap > tol and steps < max_iter:
         steps += 1
         slope = problem.gradient(point)
-        new = point - step * slope
+        new = point - problem.steps * slope
         if float(torch.vdot(slope.flatten(), (new - x).flatten()).real) > 0.0:
             momentum = 1.0
         following = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * momentum**2))

@@ -31,8 +31,8 @@ _REGULARIZERS: dict[str, Callable[[str], tuple[Regularizer, ...]]] = {
 }
 _ADJOINT_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 _CHECK = 10
-# Up to here frequencies are seen alike enough for gradient steps.
-_ALIKE = 10.0
+# Up to here frequencies are seen alike enough for gradient steps; by then they must have come as far as this.
+_ALIKE, _TRIED, _FAR = 10.0, 100, 1e-2
 # Gap and steps while lam is looked for.
 _LOOSE, _FEW = 1e-2, 200
 Progress = Callable[[str, int, int], None]
@@ -123,8 +123,9 @@ def reconstruct(
     """Minimise ``1/2 ||A x - y||^2 / s^2 + lam R(x)`` over all images, to a relative duality gap.
 
     By accelerated proximal gradient steps [Beck, Teboulle 2009]; by alternating directions [Goldstein, Osher 2009]
-    where the operator weakens some frequencies much more than others, as in tomography and deblurring; by gradient
-    steps with a learned regulariser, which is smooth. The answer and its certificate do not depend on the method.
+    where the operator weakens some frequencies much more than others, as in tomography and deblurring, or where
+    gradient steps have not come near after the first hundred, as with a large lam; by gradient steps with a learned
+    regulariser, which is smooth. The answer and its certificate do not depend on the method.
 
     Parameters
     ----------
@@ -251,6 +252,9 @@ def _solve(
     certificate, steps = problem.certify(x, q), 0
     iterates = method(problem, x, q)
     while certificate.gap > tol and steps < max_iter:
+        if steps == _TRIED and certificate.gap > _FAR and method is not splitting:
+            # A large lam: the proximal map itself is the difficult part.
+            iterates = splitting(problem, x, q)
         steps += 1
         x, q = next(iterates)
         if steps % _CHECK == 0 or steps == max_iter:

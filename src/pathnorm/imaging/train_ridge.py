@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pathnorm.errors import DataError
-from pathnorm.imaging._ridge_push import curvature, push
+from pathnorm.imaging._ridge_push import curvature, push, retract
 from pathnorm.imaging.ridge import TYPICAL, ConvexRidge
 
 __all__ = ["RidgeTraining", "Schedule", "denoise", "train_ridge"]
@@ -100,9 +100,11 @@ class _Minimiser(torch.autograd.Function):
         *parts, steepest, steps, solves = others
         filters, values, lam, mu = parts
         lam = lam[:, None, None]
-        # The gradient has the Lipschitz constant 1 + lam mu max slope, and 1 of it is strong convexity.
-        condition = 1.0 + lam * mu[:, None, None] * steepest
-        step, momentum = 1.0 / condition, (condition.sqrt() - 1.0) / (condition.sqrt() + 1.0)
+        # At most 1 + lam mu max slope times the copies of a pixel is the second derivative, and 1 is strong convexity.
+        width, bend = filters.shape[2], lam * mu[:, None, None] * steepest
+        wide = y.new_ones(1, *(size + 2 * (width // 2) for size in y.shape[1:]))
+        step, condition = 1.0 / (1.0 + bend * retract(wide, width)), 1.0 + bend
+        momentum = (condition.sqrt() - 1.0) / (condition.sqrt() + 1.0)
         x = point = y
         for _ in range(steps):
             new = point - step * (point - y + lam * push(point, filters, values, mu))
