@@ -105,7 +105,7 @@ def __getattr__(name: str) -> Any:
             raise
         from pathnorm.errors import MissingExtraError
 
-        extra = _EXTRA_OF[missing]
+        extra = "imaging" if name == "imaging" else _EXTRA_OF[missing]
         raise MissingExtraError(
             f"pathnorm.{name} needs the package {missing!r}, which is not installed. "
             f"Install it with: pip install 'pathnorm[{extra}]'."

@@ -15,7 +15,7 @@ from pathnorm.deep import path_norm
 from pathnorm.errors import DataError
 from pathnorm.imaging import FourierMRI, Identity, Radon, fit_implicit, rate_distortion
 from pathnorm.imaging.coordinate_networks import ARCHITECTURES, BSplineWavelet, coordinates, encoded
-from pathnorm.imaging.implicit_choice import held_out_mask
+from pathnorm.imaging.implicit_choice import Trial, _discrepancy, held_out_mask
 
 SHAPE = (16, 16)
 SMALL = {"width": 16, "depth": 2, "steps": 60}
@@ -130,6 +130,31 @@ def test_discrepancy_fits_the_noise_with_a_smaller_norm():
     assert float((found.image - disc()).norm()) < 0.85 * float((free.image - disc()).norm())
     # The answer is the fit at that lam and no other.
     assert any(torch.equal(trial.image, found.image) for trial in found.trials)
+
+
+class Fits:
+    """Fits whose misfit is lam, and ``tightly`` times lam once it is chosen."""
+
+    def __init__(self, tightly):
+        self.trials, self.tightly = [], tightly
+
+    def fit(self, module, lam, *, loosely=True):
+        misfit = lam if loosely else self.tightly * lam
+        self.trials.append(Trial(lam, misfit, math.nan, 1.0, torch.zeros(1)))
+        return lam
+
+    def answer(self, module, lam):
+        return module, lam
+
+
+@pytest.mark.parametrize("first", [1e-3, 0.9, 40.0])
+@pytest.mark.parametrize("tightly", [0.8, 1.0, 1.4])
+def test_the_largest_lam_that_fits_is_found_from_either_side(first, tightly):
+    search = Fits(tightly)
+    module, lam = _discrepancy(search, None, first, 1.0)
+    assert module == lam == search.trials[-1].lam and search.trials[-1].misfit <= 1.0
+    # Within two bisections of a factor of three, or one step less where it fits no more in the end.
+    assert 3.0**-0.25 / (1.5 if tightly > 1.0 else 1.0) - 1e-9 <= lam <= 1.0
 
 
 def test_held_out_measurements_choose_without_the_noise():

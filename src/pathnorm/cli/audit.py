@@ -9,13 +9,10 @@ from typing import Any
 import pathnorm
 from pathnorm.cli.arguments import add_common, count, natural
 from pathnorm.cli.model_arguments import add_model, add_reading, read_data, read_model
-from pathnorm.cli.output import Outcome, progress_bars, talk
-from pathnorm.errors import MissingExtraError
-from pathnorm.report.folder import new_folder, refuse_existing
+from pathnorm.cli.output import Outcome, progress_bars, talk, write_record
+from pathnorm.report.folder import refuse_existing
 
 __all__ = ["add_audit"]
-
-OPTIONAL_FILES = frozenset({"report.html"})
 
 
 def add_audit(verbs: Any) -> None:
@@ -62,18 +59,7 @@ def _audit(arguments: argparse.Namespace) -> Outcome:
         )
     report: dict[str, Any] = {"verb": "audit"}
     if out is not None:
-        files = _write(record, out, force=arguments.force)
+        files = write_record(record, out, force=arguments.force)
         talk(f"written to {out}: {', '.join(files)}")
         report |= {"out": str(out), "files": files}
     return Outcome(str(record), report | {"record": record.to_dict()})
-
-
-def _write(record: Any, out: Path, *, force: bool) -> list[str]:
-    """Write the folder and return the names of its files."""
-    with new_folder(out, force=force, stale=OPTIONAL_FILES) as made:
-        (made / "record.json").write_text(record.to_json(), encoding="utf-8")
-        try:
-            record.to_html(made / "report.html")
-        except MissingExtraError as error:
-            talk(f"no report.html: {error}")
-        return sorted(path.name for path in made.iterdir())

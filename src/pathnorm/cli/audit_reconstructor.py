@@ -7,18 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pathnorm
 from pathnorm.cli.arguments import add_common, count, natural, positive
 from pathnorm.cli.operator_arguments import add_operator_arguments, images_from, operator_from, read_arrays
-from pathnorm.cli.output import Outcome, progress_bars, talk
-from pathnorm.errors import DataError, MissingExtraError
-from pathnorm.report.folder import new_folder, refuse_existing
+from pathnorm.cli.output import Outcome, progress_bars, talk, write_record
+from pathnorm.errors import DataError
+from pathnorm.report.folder import refuse_existing
 
 if TYPE_CHECKING:
     from pathnorm.imaging import Operator
 
 __all__ = ["add_audit_reconstructor"]
-
-OPTIONAL_FILES = frozenset({"report.html"})
 
 
 def add_audit_reconstructor(verbs: Any) -> None:
@@ -56,7 +55,7 @@ def add_audit_reconstructor(verbs: Any) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> Outcome:
-    imaging = _imaging()
+    imaging = pathnorm.imaging  # first, because it says which extra is missing
     out: Path | None = arguments.out
     if out is not None:
         refuse_existing(out, force=arguments.force)
@@ -76,24 +75,10 @@ def _audit(arguments: argparse.Namespace) -> Outcome:
         )
     report: dict[str, Any] = {"verb": "audit-reconstructor"}
     if out is not None:
-        files = _write(record, out, force=arguments.force)
+        files = write_record(record, out, force=arguments.force)
         talk(f"written to {out}: {', '.join(files)}")
         report |= {"out": str(out), "files": files}
     return Outcome(str(record), report | {"record": record.to_dict()})
-
-
-def _imaging() -> Any:
-    try:
-        import pywt  # noqa: F401
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"Images need the package {error.name!r}, which is not installed. Install it with: pip install "
-            "'pathnorm[imaging]'."
-        ) from error
-    from pathnorm import imaging
-
-    return imaging
 
 
 def _options(imaging: Any, arguments: argparse.Namespace, build: Callable[[Operator], Any]) -> Any:
@@ -129,14 +114,3 @@ def _factory(spec: str) -> Callable[[Operator], Any]:
             ) from error
 
     return build
-
-
-def _write(record: Any, out: Path, *, force: bool) -> list[str]:
-    """Write the folder and return the names of its files."""
-    with new_folder(out, force=force, stale=OPTIONAL_FILES) as made:
-        (made / "record.json").write_text(record.to_json(), encoding="utf-8")
-        try:
-            record.to_html(made / "report.html")
-        except MissingExtraError as error:
-            talk(f"no report.html: {error}")
-        return sorted(path.name for path in made.iterdir())

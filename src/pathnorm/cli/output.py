@@ -7,9 +7,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Outcome", "Progress", "progress_bars", "say", "short_warnings", "stage", "talk"]
+from pathnorm.errors import MissingExtraError
+from pathnorm.report.folder import new_folder
+
+__all__ = ["Outcome", "Progress", "progress_bars", "say", "short_warnings", "stage", "talk", "write_record"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -31,6 +35,17 @@ def say(outcome: Outcome, *, as_json: bool) -> None:
     """Print the result."""
     print(json.dumps(outcome.data, allow_nan=False) if as_json else outcome.text)
     sys.stdout.flush()
+
+
+def write_record(record: Any, out: Path, *, force: bool) -> list[str]:
+    """Write a record and, where what draws it is installed, its page; return the names of the files."""
+    with new_folder(out, force=force, stale={"report.html"}) as made:
+        (made / "record.json").write_text(record.to_json(), encoding="utf-8")
+        try:
+            record.to_html(made / "report.html")
+        except MissingExtraError as error:
+            talk(f"no report.html: {error}")
+        return sorted(path.name for path in made.iterdir())
 
 
 @contextmanager

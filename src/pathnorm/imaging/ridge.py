@@ -69,9 +69,9 @@ class ConvexRidge(nn.Module):
 
     The filters w_i are a convolution, or a composition of small ones; the first has zero mean, so that constants cost
     nothing. k runs over all pixels; the image is continued by its mirror image, so that the border is denoised as the
-    middle is. The anisotropic total variation is such an R, with two filters and ``psi = |.|``. ``psi_i'`` is an odd linear spline on knots
-    that all share, of the size of 1, zero at zero and linear beyond the last knot. One over mu is a contrast of the
-    image: ``R_mu(x) = R_1(mu x) / mu``.
+    middle is. The anisotropic total variation is such an R, with two filters and ``psi = |.|``. ``psi_i'`` is an odd
+    linear spline on knots that all share, of the size of 1, zero at zero and linear beyond the last knot. One over mu
+    is a contrast of the image: ``R_mu(x) = R_1(mu x) / mu``.
 
     Of complex images real and imaginary part are regularised one after the other, ``R(Re x) + R(Im x)``; a phase of the
     image is then not without effect.
@@ -156,9 +156,8 @@ class ConvexRidge(nn.Module):
         flat = self._flat(x)
         filters = self.filters().to(flat) if filters is None else filters
         found = (
-            self._potential(self.mu * F.conv2d(extend(flat[:, 0], self.width)[:, None], filters)).sum((1, 2, 3))
-            / self.mu
-        )
+        responses = F.conv2d(extend(flat[:, 0], self.width)[:, None], filters)
+        found = self._potential(self.mu * responses).sum((1, 2, 3)) / self.mu
         found = found.reshape(2, -1).sum(0) if x.is_complex() else found
         return found.reshape(x.shape[:-2])
 

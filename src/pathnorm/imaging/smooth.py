@@ -118,7 +118,7 @@ def minimise_smooth(
 ) -> tuple[Tensor, Certificate, int]:
     """Return an image near the optimum, its certificate, and the number of gradient steps.
 
-    Accelerated gradient descent with the step that the certified second derivative allows at each pixel; the momentum is that of
+    Accelerated gradient descent with the step that the certified second derivative allows at each pixel; momentum of
     Nesterov, begun anew where it points uphill [O'Donoghue, Candès 2015].
     """
     x = point = start
