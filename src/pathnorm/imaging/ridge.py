@@ -155,7 +155,6 @@ class ConvexRidge(nn.Module):
         """Return R of images (..., H, W), of shape (...); ``filters`` if they are at hand already."""
         flat = self._flat(x)
         filters = self.filters().to(flat) if filters is None else filters
-        found = (
         responses = F.conv2d(extend(flat[:, 0], self.width)[:, None], filters)
         found = self._potential(self.mu * responses).sum((1, 2, 3)) / self.mu
         found = found.reshape(2, -1).sum(0) if x.is_complex() else found
