@@ -16,7 +16,9 @@ Predicted, over the seeds of every architecture and scan: at least 1.5 dB over n
 path norm; lam by discrepancy within 0.5 dB of the best; a fifth of the neurons at a loss of at most 0.1 dB. Nothing is
 predicted against total variation: published figures have it ahead.
 
-Limits: one size of image, one noise level per scan, short fits of small networks, three draws of noise and weights.
+Limits: one size of image, one noise level per scan, short fits of small networks, three draws of noise and weights. The
+size of the noise, the scale of the wavelets, the search for lam and the steps after a compression were settled on
+another draw of the tomography; with noise of 2 % the ReLUs on Fourier features had next to nothing to gain there.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from pathnorm.report.style import INK, MARKERS, PALETTE, dress, new_figure
 NAME = "implicit_representation"
 VIEWS, LINES = 30, 0.3
 NOISE = {"ct": 0.05, "mri": 0.05}  # of the largest line integral; of the largest modulus of the image
-SHARES = (0.4, 0.19, 0.1)
+SHARES = (0.4, 0.19)
 GAIN, NORM, NEAR, FEWER, LOSS = 1.5, 1.0 / 3.0, 0.5, 5.0, 0.1
 # Intensity, half axes, centre and angle in degrees of the ellipses of a head, after Shepp and Logan (1974).
 ELLIPSES = (
@@ -128,7 +130,7 @@ def attempt(kind: str, arch: str, seed: int, size: int, width: int, steps: int) 
         tried.append((beyond.lam, psnr(beyond.image, truth)))
     lam, best = max([*tried, (held.lam, psnr(held.image, truth))], key=lambda item: item[1])
     rows.append({"row": "best", "lam": lam, "psnr": best, "path_norm": None, "neurons": None})
-    for share, point in zip(SHARES, rate_distortion(chosen, SHARES, steps=steps), strict=True):
+    for share, point in zip(SHARES, rate_distortion(chosen, SHARES, steps=2 * steps), strict=True):
         rows.append({"row": "compressed", "share": share, "neurons": sum(point.neurons),
                      "psnr": psnr(point.image, truth), "to_fit": point.psnr, "misfit": point.misfit,
                      "path_norm": point.path_norm, "lost": rows[1]["psnr"] - psnr(point.image, truth)})  # fmt: skip
@@ -163,7 +165,8 @@ def run(scale: Scale) -> Row:
     """All scans, architectures and seeds."""
     torch.set_num_threads(1)
     size, width, steps = scale.pick((16, 16, 80), (64, 64, 200), (64, 128, 1000))
-    seeds, archs = range(scale.pick(1, 3, 5)), scale.pick(ARCHITECTURES[1:2], ARCHITECTURES)
+    # The first draw was used to find the settings.
+    seeds, archs = range(1, 1 + scale.pick(1, 3, 5)), scale.pick(ARCHITECTURES[1:2], ARCHITECTURES)
     rows = []
     for kind in ("ct", "mri"):
         for seed in seeds:

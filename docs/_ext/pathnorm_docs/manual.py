@@ -20,6 +20,8 @@ _WRITERS = {
     "fit": ("pathnorm.cli.fit_table",),
     "compress": ("pathnorm.deep.recipe", "pathnorm.deep.edge"),
     "demo": ("pathnorm.demo.run",),
+    "audit": ("pathnorm.cli.output",),
+    "audit-reconstructor": ("pathnorm.cli.output",),
 }
 
 # What the files are; which of them a verb writes is read off the code.
@@ -29,6 +31,8 @@ FILES = {
     "dense.fp32.onnx": "the given network, with `--edge`, in `edge/`",
     "dense.int8.onnx": "the same in eight bits",
     "edge.json": "what was measured of the four ONNX files, in `edge/`",
+    "image.npz": "the image and its dual variables, from which the bound can be computed again",
+    "image.png": "the image, or its modulus",
     "index.html": "claims, verdicts and figures on one page, beside JSON and figure of each experiment",
     "formula.txt": "the network as a formula (`--target`)",
     "model.onnx": "the smaller network, with `--onnx`",
@@ -44,8 +48,8 @@ FILES = {
     "spline.json": "the function, as `pathnorm.LinearSpline` takes it (`--x`, `--y`)",
 }
 
-_NAME = re.compile(r"[\w.]+\.(json|csv|html|txt|onnx|safetensors|png|svg|md)")
-_NOT_FILES = {"torch.onnx", "experiments.html"}  # a logger, a template
+_NAME = re.compile(r"[\w.]+\.(json|csv|html|txt|onnx|safetensors|npz|png|svg|md)")
+_NOT_FILES = {"torch.onnx", "experiments.html", "D.npz"}  # a logger, a template, a placeholder
 _STATUS = re.compile(r"(\d+) (.+?)(?:,|\.| and (?=\d)|$)")
 
 

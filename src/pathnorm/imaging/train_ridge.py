@@ -21,7 +21,7 @@ from pathnorm.imaging.ridge import TYPICAL, ConvexRidge
 
 __all__ = ["RidgeTraining", "Schedule", "denoise", "train_ridge"]
 
-_RATE, _RATE_SPLINE, _RATE_LAW, _WARM = 1e-3, 2e-3, 5e-3, 50
+_RATE, _RATE_SPLINE, _RATE_LAW, _WARM = 3e-3, 3e-3, 5e-3, 50
 _FLOOR = 0.03  # of the error that is looked at, in units of that of the noise
 Progress = Callable[[str, int, int], None]
 
@@ -35,16 +35,17 @@ class Schedule:
     steps : int
         Steps of Adam.
     descents, solves : int
-        Gradient steps of the denoiser, and steps of conjugate gradients for its derivatives.
+        Gradient steps of the denoiser, and steps of conjugate gradients for its derivatives. With too few of either,
+        training learns to stop early, and the minimiser, which is another image, gets worse.
     batch, patch : int
         Number and width of the patches of one step.
     noise : (float, float)
         Standard deviations are drawn between these, uniformly on a logarithmic scale.
     """
 
-    steps: int = 3_000
-    descents: int = 14
-    solves: int = 7
+    steps: int = 600
+    descents: int = 60
+    solves: int = 25
     batch: int = 8
     patch: int = 32
     noise: tuple[float, float] = (5.0 / 255.0, 30.0 / 255.0)
@@ -152,7 +153,8 @@ def train_ridge(
 ) -> RidgeTraining:
     """Minimise the mean of ``log(||x(y) - x||^2 / (noise^2 pixels) + 0.03)`` over patches x, their noisy y, and levels.
 
-    So a patch counts by its decibels: by its squared error, nothing but rough texture would.
+    The mean inside the logarithm is over the patches of one image at one noise level, as in its decibels: by the
+    squared error rough texture would decide, by the decibels of single patches smooth regions would.
 
     x(y) is what accelerated gradient steps for denoising return [GNBDU23, Section IV], enough of them to be about the
     minimiser, whose derivatives are used [GNU24]: with few steps training learns to stop early, and the minimiser is
@@ -194,10 +196,10 @@ def train_ridge(
     for step in range(plan.steps):
         clean = _patches(pool, shares, plan, rows)
         low, high = plan.noise
-        levels = low * (high / low) ** torch.rand(plan.batch, generator=rows)
+        levels = low * (high / low) ** torch.rand(1, generator=rows).expand(plan.batch)
         noisy = clean + levels[:, None, None] * torch.randn(clean.shape, generator=rows)
         error = (denoise(found, noisy, levels, steps=plan.descents, solves=plan.solves) - clean).square().mean((1, 2))
-        loss = (error / levels.square() + _FLOOR).log().mean()
+        loss = (error.mean() / levels[0] ** 2 + _FLOOR).log()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -217,10 +219,10 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _patches(pool: Sequence[Tensor], shares: Tensor, plan: Schedule, rows: torch.Generator) -> Tensor:
-    """Draw patches (batch, patch, patch), turned and mirrored."""
+    """Draw patches (batch, patch, patch) of one image, turned and mirrored."""
     found, size = [], plan.patch
-    for which in torch.multinomial(shares, plan.batch, replacement=True, generator=rows).tolist():
-        image = pool[which]
+    image = pool[int(torch.multinomial(shares, 1, generator=rows))]
+    for _ in range(plan.batch):
         top, left, turn = (
             int(torch.randint(most, (1,), generator=rows))
             for most in (image.shape[0] - size + 1, image.shape[1] - size + 1, 8)
