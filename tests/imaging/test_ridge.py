@@ -275,15 +275,15 @@ def stripes(seed):
     return torch.from_numpy(found).float()
 
 
-def test_training_brings_the_error_down_and_keeps_convexity():
+def test_training_beats_its_start_at_the_minimiser_and_keeps_convexity():
     said = []
     start = ConvexRidge((4,), (3,), knots=11)
     with torch.no_grad():
-        start.law[0, 0] -= 2.0  # too little regularisation
+        start.law[0, 0] -= 0.7  # too little regularisation
     before = [part.clone() for part in start.parameters()]
-    plan = Schedule(steps=80, descents=8, solves=4, batch=4, patch=20)
+    plan = Schedule(steps=60, descents=40, solves=15, batch=6, patch=20)
     found = train_ridge([stripes(seed) for seed in range(4)], start, schedule=plan, progress=lambda *a: said.append(a))
-    assert said[-1] == ("training", 80, 80) and len(found.losses) == 2
+    assert said[-1] == ("training", 60, 60) and len(found.losses) == 2
     assert found.ridge.certify().convex
     assert all(torch.equal(old, new) for old, new in zip(before, start.parameters(), strict=True))
     truth = stripes(99).double()
@@ -292,7 +292,7 @@ def test_training_brings_the_error_down_and_keeps_convexity():
     for made in (start, found.ridge):
         scaled, lam = made.for_noise(15 / 255)
         errors.append(float((reconstruct(noisy, Identity((48, 48)), scaled, lam).image - truth).norm()))
-    assert errors[2] < errors[0] and errors[1] < errors[0]
+    assert errors[2] < 0.98 * errors[1] < errors[0]
 
 
 def test_training_repeats_and_weights_travel(tmp_path):
