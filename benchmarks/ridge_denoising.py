@@ -225,6 +225,7 @@ def run(options: argparse.Namespace) -> Row:
         "test": {name: list(image.shape) for name, image in images.items()},
         "training": {"channels": CHANNELS, "sizes": SIZES, "knots": KNOTS, **asdict(schedule)},
         "models": models,
+        "aims": aims(summary(rows)),
         "summary": summary(rows),
         "tuning": tuning,
         "rows": rows,
@@ -260,6 +261,21 @@ def summary(rows: list[Row]) -> list[Row]:
             }
         )
     return found
+
+
+def aims(found: list[Row]) -> list[Row]:
+    """What was hoped for beside what was measured."""
+    return [
+        {
+            "aim": f"at least {AIM_DB:g} dB over total variation at sigma {row['sigma']}",
+            "measured": row["gain"],
+            "met": row["reached"],
+            "note": f"total variation {row['tv']:.2f} dB, trained {row['ridge']['mean']:.2f} "
+            f"({row['ridge']['min']:.2f} to {row['ridge']['max']:.2f} over seeds), its start {row['untrained']:.2f}; "
+            f"least gain on an image {row['worst_gain']:+.2f}",
+        }
+        for row in found
+    ]
 
 
 if __name__ == "__main__":
