@@ -249,7 +249,9 @@ def draw(payload: Row, path: Path) -> None:
         fewer = [3 * payload["width"] / point["neurons"] for point in cell["compressed"]]
         right.plot(fewer, [point["lost"][0] for point in cell["compressed"]], color=colour, marker=marker)
     left.set_xticks(range(len(payload["summary"])))
-    left.set_xticklabels([f"{cell['arch']}\n{cell['scan']}" for cell in payload["summary"]], fontsize=7)
+    left.set_xticklabels(
+        ["\n".join([*cell["arch"].split("-"), cell["scan"]]) for cell in payload["summary"]], fontsize=7
+    )
     left.set(ylabel="PSNR of the last iterate, dB")
     middle.axhline(GAIN, color=INK, linewidth=1.0, linestyle=":")
     middle.axvline(NORM, color=INK, linewidth=1.0, linestyle=":")
