@@ -138,7 +138,7 @@ def train(seed: int, schedule: Schedule) -> tuple[ConvexRidge, Row]:
             print(f"seed {seed}: {done} of {of} steps, {time.process_time() - begun:.0f} s", flush=True)
 
     start = ConvexRidge(CHANNELS, SIZES, knots=KNOTS, seed=seed)
-    images += map(halved, images)
+    images += [halved(image) for image in images]
     found = train_ridge(images, start, schedule=schedule, seed=seed, progress=talk)
     proved = found.ridge.certify()
     return found.ridge, {
