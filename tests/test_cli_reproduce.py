@@ -68,6 +68,12 @@ def test_a_claim_that_holds(root, tmp_path, capfd):
     assert "Water is wet." in page and 'src="kept.png"' in page
 
 
+def test_a_quick_run_says_that_it_says_nothing(root, tmp_path, capfd):
+    assert cli.main(["reproduce", "kept", "--quick", "--out", str(tmp_path / "out")]) == 0
+    assert "1 of 1 hold, at sizes too small to say anything" in capfd.readouterr().out
+    assert "too small to say anything" in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_the_status_says_that_one_does_not_hold_or_did_not_run(root, tmp_path, capfd):
     out = tmp_path / "out"
     assert cli.main(["reproduce", "--all", "--out", str(out), "--json"]) == 1

@@ -77,6 +77,8 @@ def _reproduce(arguments: argparse.Namespace) -> Outcome:
         rows.append(_run(root, known[name], out, size))
     held = sum(row["outcome"] == HOLDS for row in rows)
     summary = f"{held} of {len(rows)} hold"
+    if arguments.quick:
+        summary += ", at sizes too small to say anything of the claims"
     _page(rows, summary, out)
     talk(f"written to {arguments.out}: JSON and figure of each, index.html")
     data = {"verb": "reproduce", "out": str(arguments.out), "holding": held, "experiments": rows}
@@ -99,7 +101,7 @@ def _experiments(root: Path) -> Iterator[Experiment]:
     """Read names and claims without running anything."""
     for path in sorted((root / "experiments").glob("[a-z]*.py")):
         doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        yield Experiment(path.stem, doc.partition("\n")[0])
+        yield Experiment(path.stem, doc.partition("\n")[0].replace("``", ""))
 
 
 def _run(root: Path, item: Experiment, out: Path, size: Sequence[str]) -> dict[str, Any]:
