@@ -17,7 +17,9 @@ from pathnorm.imaging import FourierMRI, Identity
 
 
 @pytest.mark.experiment
-@pytest.mark.parametrize("name", ["sparse_recovery", "real_measurements", "stability_frontier", "implicit_representation"])
+@pytest.mark.parametrize(
+    "name", ["sparse_recovery", "real_measurements", "stability_frontier", "implicit_representation"]
+)
 def test_a_quick_run_says_something(name, tmp_path):
     if name == "real_measurements":
         need_data()
