@@ -208,14 +208,21 @@ class ConvexRidge(nn.Module):
         """Largest slope of an activation that :meth:`project_` leaves, one over the distance of two knots."""
         return 1.0 / self.spline.step
 
-    @torch.no_grad()
-    def project_(self) -> ConvexRidge:
-        """Make every activation odd, rising by 0 to 1 from knot to knot; return self. Behind every training step."""
+    def rising(self) -> Tensor:
+        """Return the values (C, K) of the activations made odd, rising by 0 to 1 from knot to knot.
+
+        Differentiable. Training works on values that are not held to this and sees them through it: were they put back
+        behind every step, what noise takes away would be cut and what it adds kept, and flat activations would rise.
+        """
         values = self.spline.values
         odd = 0.5 * (values - values.flip(1))
-        rises = odd.diff(dim=1)[:, self.spline.knots // 2 :].clamp(0.0, 1.0)
-        half = rises.cumsum(1)
-        values.copy_(torch.cat([-half.flip(1), torch.zeros_like(half[:, :1]), half], dim=1))
+        half = odd.diff(dim=1)[:, self.spline.knots // 2 :].clamp(0.0, 1.0).cumsum(1)
+        return torch.cat([-half.flip(1), torch.zeros_like(half[:, :1]), half], dim=1)
+
+    @torch.no_grad()
+    def project_(self) -> ConvexRidge:
+        """Put :meth:`rising` in the place of the activations; return self. Behind training."""
+        self.spline.values.copy_(self.rising())
         return self
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from pathnorm.imaging.ridge import TYPICAL, ConvexRidge
 
 __all__ = ["RidgeTraining", "Schedule", "denoise", "train_ridge"]
 
-_RATE, _RATE_SPLINE, _RATE_LAW, _WARM = 3e-3, 3e-3, 1e-2, 50
+_RATE, _RATE_SPLINE, _RATE_LAW, _WARM = 1e-3, 1e-3, 1e-2, 50
 _FLOOR = 0.03  # of the error that is looked at, in units of that of the noise
 Progress = Callable[[str, int, int], None]
 
@@ -90,7 +90,7 @@ def denoise(ridge: ConvexRidge, y: Tensor, noise: Tensor, *, steps: int, solves:
     """
     levels = torch.stack([torch.ones_like(noise), (noise / TYPICAL).log()])
     lam, mu = (ridge.law.to(y) @ levels).exp()
-    parts = ridge.filters().to(y), ridge.spline.values.to(y), lam, mu
+    parts = ridge.filters().to(y), ridge.rising().to(y), lam, mu
     found: Tensor = _Minimiser.apply(y, *parts, ridge.steepest, steps, solves)  # type: ignore[no-untyped-call]
     return found
 
@@ -158,8 +158,8 @@ def train_ridge(
 
     x(y) is what accelerated gradient steps for denoising return [GNBDU23, Section IV], enough of them to be about the
     minimiser, whose derivatives are used [GNU24]: with few steps training learns to stop early, and the minimiser is
-    another image. Adam; after every step the activations are made odd and nondecreasing, so that R is convex all the
-    way. Patches are turned and mirrored at random.
+    another image. Adam; activations are seen through :meth:`ConvexRidge.rising`, so that R is convex all the way.
+    Patches are turned and mirrored at random.
 
     Parameters
     ----------
@@ -204,11 +204,10 @@ def train_ridge(
         loss.backward()
         optimizer.step()
         decay.step()
-        found.project_()
         losses.append(float(loss.detach()))
         if progress is not None:
             progress("training", step + 1, plan.steps)
-    kept = found.for_noise(TYPICAL)[0]
+    kept = found.project_().for_noise(TYPICAL)[0]
     means = tuple(sum(losses[k : k + _WARM]) / len(losses[k : k + _WARM]) for k in range(0, plan.steps, _WARM))
     return RidgeTraining(kept.requires_grad_(False), means, plan)
 
