@@ -21,7 +21,7 @@ from pathnorm.imaging.ridge import TYPICAL, ConvexRidge
 
 __all__ = ["RidgeTraining", "Schedule", "denoise", "train_ridge"]
 
-_RATE, _RATE_SPLINE, _RATE_LAW, _WARM = 1e-3, 1e-3, 1e-2, 50
+_RATE, _RATE_SPLINE, _RATE_LAW, _WARM = 3e-3, 4e-3, 1e-2, 50
 _FLOOR = 0.03  # of the error that is looked at, in units of that of the noise
 Progress = Callable[[str, int, int], None]
 
