@@ -102,7 +102,7 @@ class FourierRidgeProblem:
         return cls(y, shape, float(cutoff), float(lam), features_at(_pixels(shape), cutoff))
 
     def low_pass(self, images: Matrix) -> Complex:
-        """Return the samples ``F f`` (K, *samples.shape) of images (K, N)."""
+        """Return the samples ``F f`` of images (K, N), one array of the shape of ``samples`` for each."""
         axes = tuple(range(1, 1 + len(self.shape)))
         spectrum = np.fft.fftn(images.reshape(-1, *self.shape), axes=axes, norm="forward")
         return np.asarray(spectrum[np.ix_(np.arange(len(images)), *self._places())])
