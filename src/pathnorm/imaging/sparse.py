@@ -102,7 +102,7 @@ class Reconstruction:
         return (
             f"minimised  {self.objective}\nobjective  {certificate.primal:.8g} (exact), "
             f"optimum at least {certificate.dual:.8g} (certified over {self.over}), gap {certificate.gap:.1e}\n"
-            f"misfit     {self.misfit:.6g} (exact)\nstatus     {self.status.value} after {self.n_iter} steps"
+            f"misfit     {self.misfit:.6g} (exact)\nstatus     {self.status.value} ({self.n_iter} steps)"
         )
 
 
