@@ -157,6 +157,8 @@ def _quantise(source: Path, target: Path, calibration: Batches) -> None:
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
+            # Processors without VNNI add pairs of products in 16 bits, where weights of eight bits overflow.
+            reduce_range=True,
         )
 
 
