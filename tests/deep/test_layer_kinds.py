@@ -177,7 +177,8 @@ def test_of_neurons_that_come_in_pairs_one_is_enough(kind, tmp_path):
     assert sum(p.numel() for p in compression.model.parameters()) == sum(p.numel() for p in small.parameters())
     compression.save(tmp_path / "saved")
     again = load(lambda: made(kind, 2), tmp_path / "saved")
-    assert torch.equal(again(data[:3]), compression.model(data[:3]))
+    # Weights are the same; products of another memory layout are summed in another order on some processors.
+    torch.testing.assert_close(again(data[:3]), compression.model(data[:3]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
