@@ -31,10 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks._harness import data_root
+from benchmarks._brain import brain
 from experiments._claim import Row, Scale, interval, main
 from pathnorm.imaging import FourierMRI, ImplicitFit, Operator, Radon, fit_implicit, rate_distortion, reconstruct
 from pathnorm.imaging.coordinate_networks import ARCHITECTURES
+from pathnorm.imaging.perturbations import Samples
+from pathnorm.imaging.scans import psnr
 from pathnorm.report.style import INK, MARKERS, PALETTE, dress, new_figure
 
 NAME = "implicit_representation"
@@ -68,19 +70,12 @@ def phantom(size: int) -> Tensor:
     return torch.from_numpy(image.reshape(size, 4, size, 4).mean((1, 3)))
 
 
-def brain(size: int) -> tuple[str, Tensor]:
-    """The real image, averaged over blocks; the phantom where there is none."""
+def head_or_phantom(size: int) -> tuple[str, Tensor]:
+    """The real image; the phantom where there is none."""
     try:
-        path = data_root() / "mri" / "pysap_brain512.npz"
+        return "brain", brain(size).real
     except FileNotFoundError:
-        path = Path("none")
-    if not path.exists():
         return "phantom", phantom(size)
-    with np.load(path) as file:
-        image = np.asarray(file["img"], dtype=float)
-    block = image.shape[0] // size
-    image = image.reshape(size, block, size, block).mean((1, 3))
-    return "brain", torch.from_numpy(image / image.max())
 
 
 def scan(kind: str, size: int, seed: int) -> tuple[str, Tensor, Operator, Tensor, float]:
@@ -92,7 +87,7 @@ def scan(kind: str, size: int, seed: int) -> tuple[str, Tensor, Operator, Tensor
         y = operator.A(truth)
         noise = NOISE[kind] * float(y.abs().max())
         return name, truth, operator, y + noise * torch.from_numpy(rng.standard_normal(y.shape)), noise
-    name, image = brain(size)
+    name, image = head_or_phantom(size)
     truth = image.to(torch.complex128)
     mask = np.zeros((size, size))
     middle = np.arange(size // 2 - size // 16, size // 2 + size // 16)
@@ -102,11 +97,6 @@ def scan(kind: str, size: int, seed: int) -> tuple[str, Tensor, Operator, Tensor
     noise = NOISE[kind] * float(image.max())
     drawn = rng.standard_normal((2, 1, size, size)) / math.sqrt(2.0)
     return name, truth, operator, operator.A(truth) + noise * torch.from_numpy(mask * (drawn[0] + 1j * drawn[1])), noise
-
-
-def psnr(image: Tensor, truth: Tensor) -> float:
-    """In dB, the largest modulus of the truth as the peak."""
-    return float(10.0 * torch.log10(truth.abs().max() ** 2 / (image - truth).abs().square().mean()))
 
 
 def described(row: str, fit: ImplicitFit, truth: Tensor) -> Row:
@@ -134,7 +124,7 @@ def attempt(kind: str, arch: str, seed: int, size: int, width: int, steps: int) 
         rows.append({"row": "compressed", "share": share, "neurons": sum(point.neurons),
                      "psnr": psnr(point.image, truth), "to_fit": point.psnr, "misfit": point.misfit,
                      "path_norm": point.path_norm, "lost": rows[1]["psnr"] - psnr(point.image, truth)})  # fmt: skip
-    head = {"scan": kind, "arch": arch, "seed": seed, "allowed": chosen_size(operator, y) * noise}
+    head = {"scan": kind, "arch": arch, "seed": seed, "allowed": math.sqrt(Samples.of(operator, y).count) * noise}
     return [head | row for row in rows]
 
 
@@ -146,12 +136,6 @@ def patient(fit: Callable[[int], ImplicitFit], steps: int) -> ImplicitFit:
         except ValueError:
             continue
     return fit(4 * steps)
-
-
-def chosen_size(operator: Operator, y: Tensor) -> float:
-    """Root of the number of measurements."""
-    mask = getattr(operator, "mask", None)
-    return math.sqrt(y.numel() if mask is None else int(mask.sum()))
 
 
 def classical(kind: str, seed: int, size: int) -> Row:

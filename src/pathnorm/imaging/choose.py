@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pathnorm.imaging.operators import Operator, draw_like
+from pathnorm.imaging.perturbations import Samples
 
 if TYPE_CHECKING:
     from pathnorm.imaging.sparse import Reconstruction
@@ -52,8 +53,7 @@ def choose(
             f"To choose lam, the standard deviation of the noise must be given as noise=. Got {noise}. "
             "Give a number for lam if it is not known."
         )
-    mask = getattr(operator, "mask", None)
-    sampled = y.numel() if mask is None else int(mask.sum()) * (y.numel() // mask.numel())
+    sampled = Samples.of(operator, y).count
     # Beyond this the image is about constant: lam has its unit.
     top = float(operator.A_adjoint(y).abs().max()) / scale**2
     if rule == "discrepancy":
@@ -93,8 +93,7 @@ def _least_risk(
     solve: Solve, operator: Operator, y: Tensor, *, noise: float, sampled: int, top: float, seed: int
 ) -> Reconstruction:
     probe = draw_like(y, torch.Generator().manual_seed(seed))
-    mask = getattr(operator, "mask", None)
-    probe = probe if mask is None else probe * mask
+    probe = Samples.of(operator, y).restrict(probe)
     # Large enough to stand above the tolerance of the solver, small against the noise.
     size = 0.3 * noise
     best: Reconstruction | None = None

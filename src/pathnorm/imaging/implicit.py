@@ -22,8 +22,9 @@ from pathnorm.imaging.coordinate_networks import (
     encoded,
 )
 from pathnorm.imaging.implicit_choice import Trial, chosen, held_out_mask
+from pathnorm.imaging.measurements import checked_measurements, checked_operator
 from pathnorm.imaging.operators import Operator
-from pathnorm.imaging.sparse import _checked, _measurements
+from pathnorm.imaging.scans import psnr
 from pathnorm.report.fields import exact, measured
 from pathnorm.report.records import CompressionRecord
 
@@ -222,8 +223,8 @@ def fit_implicit(  # noqa: PLR0913  (the public front door; everything behind it
         If shapes do not fit, A and A_adjoint are not adjoint, an argument is out of range, or no fit reaches the noise.
     """
     _check(arch, width=width, depth=depth, steps=steps)
-    data = _measurements(y)
-    zero, scale = _checked(operator, data, seed)
+    data = checked_measurements(y)
+    zero, scale = checked_operator(operator, data, seed)
     rate = LEARNING_RATES[arch] if learning_rate is None else float(learning_rate)
     for name, value in (("learning_rate", rate), ("bandwidth", bandwidth)):
         if not (math.isfinite(value) and value > 0.0):
@@ -287,7 +288,7 @@ def _continued(fit: ImplicitFit, smaller: Compression, steps: int) -> Compressed
         image=image,
         module=module,
         neurons=tuple(_widths(module).values()),
-        psnr=_psnr(image, fit.image),
+        psnr=psnr(image, fit.image),
         misfit=fit.problem.misfit(image),
         path_norm=sum(float(value.detach()) for value in path_norms(module)),
         record=smaller.record,
@@ -352,12 +353,6 @@ def _amplitude(operator: Operator, y: Tensor) -> float:
         raise DataError("The measurements must be what the operator can produce in part. Their adjoint image is zero.")
     step = float(back.abs().square().sum()) / image_energy
     return step * float(back.abs().square().mean().sqrt())
-
-
-def _psnr(image: Tensor, reference: Tensor) -> float:
-    error = float((image - reference).abs().square().mean())
-    peak = float(reference.abs().max())
-    return 10.0 * math.log10(peak**2 / error) if error > 0.0 else math.inf
 
 
 def _check(arch: str, *, width: int, depth: int, steps: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pathnorm.errors import DataError
 from pathnorm.imaging._coordinate_training import ImplicitProblem, Progress, descended, path_norms
 from pathnorm.imaging.operators import Operator
+from pathnorm.imaging.perturbations import Samples
 
 __all__ = ["Answer", "Trial", "chosen", "held_out_mask"]
 
@@ -107,7 +108,7 @@ def chosen(
             "To choose lam by discrepancy, the standard deviation of the noise must be given as noise=. "
             f"Got {noise}. Use lam='held-out' if it is not known."
         )
-    return _discrepancy(search, module, first, math.sqrt(_sampled(problem.operator, problem.y)) * noise)
+    return _discrepancy(search, module, first, math.sqrt(Samples.of(problem.operator, problem.y).count) * noise)
 
 
 def _discrepancy(search: _Search, module: nn.Sequential, first: float, allowed: float) -> Answer:
@@ -188,8 +189,3 @@ def held_out_mask(operator: Operator, y: Tensor, held_out: float | Tensor, seed:
 
 def _total(module: nn.Sequential) -> float:
     return sum(float(value.detach()) for value in path_norms(module))
-
-
-def _sampled(operator: Operator, y: Tensor) -> int:
-    mask = getattr(operator, "mask", None)
-    return y.numel() if mask is None else int(mask.sum()) * (y.numel() // mask.numel())

@@ -205,6 +205,13 @@ def operator_norm(operator: Operator, example: Tensor, *, seed: int = 0, tol: fl
     return math.sqrt(value)
 
 
+def normal(operator: Operator, x: Tensor) -> Tensor:
+    """Return ``A* A x``, by a shorter way where the operator knows one."""
+    shorter = getattr(operator, "normal", None)
+    found: Tensor = operator.A_adjoint(operator.A(x)) if shorter is None else shorter(x)
+    return found
+
+
 def draw_like(example: Tensor, generator: torch.Generator) -> Tensor:
     """Return standard normal noise of the shape, dtype and device of a tensor."""
     return torch.randn(example.shape, generator=generator, dtype=example.dtype).to(example.device)

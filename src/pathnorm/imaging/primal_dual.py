@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from pathnorm.imaging.choose import choose
-from pathnorm.imaging.operators import Operator
+from pathnorm.imaging.measurements import checked_operator
+from pathnorm.imaging.operators import Operator, normal
 from pathnorm.imaging.perturbations import norm_of
 from pathnorm.imaging.problem import SparseProblem
 from pathnorm.imaging.regularizers import TotalVariation
-from pathnorm.imaging.sparse import Reconstruction, _checked
+from pathnorm.imaging.sparse import Reconstruction
 from pathnorm.solvers.solution import Status
 
 __all__ = ["TotalVariationSteps"]
@@ -41,7 +42,7 @@ class TotalVariationSteps:
 
     def __init__(self, operator: Operator, example: Tensor, lam: float, *, steps: int = 200, seed: int = 0) -> None:
         self.operator, self.lam, self.steps = operator, lam, steps
-        self.zero, self.scale = _checked(operator, example, seed)
+        self.zero, self.scale = checked_operator(operator, example, seed)
         self._part = TotalVariation()
 
     def __call__(self, y: Tensor) -> Tensor:
@@ -74,13 +75,12 @@ class TotalVariationSteps:
     def _run(self, y: Tensor, state: tuple[Tensor, Tensor], steps: int, lam: float) -> tuple[Tensor, Tensor]:
         """Converges as the sizes fulfil ``1 / down - up ||K||^2 >= 1 / 2``, half the Lipschitz constant."""
         operator, part, square = self.operator, self._part, self.scale**2
-        normal = getattr(operator, "normal", None) or (lambda image: operator.A_adjoint(operator.A(image)))
         up = _RATIO / part.norm_squared**0.5
         down = 1.0 / (0.5 + up * part.norm_squared)
         seen = operator.A_adjoint(y)
         x, q = state
         for _ in range(steps):
-            moved = x - down * ((normal(x) - seen) / square + part.K_adjoint(q))
+            moved = x - down * ((normal(operator, x) - seen) / square + part.K_adjoint(q))
             q = _shortened(q + up * part.K(2.0 * moved - x), lam)
             x = moved
         return x, q

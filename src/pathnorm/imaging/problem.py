@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pathnorm.imaging.operators import Operator
+from pathnorm.imaging.operators import Operator, normal
 from pathnorm.imaging.regularizers import Regularizer, TotalVariation
 from pathnorm.problems.certificate import Certificate
 
@@ -55,10 +55,8 @@ class SparseProblem:
         return (self.operator.A(x) - self.y) / self.scale
 
     def normal(self, x: Tensor) -> Tensor:
-        """Return ``A* A x``, by a shorter way where the operator knows one."""
-        shorter = getattr(self.operator, "normal", None)
-        found: Tensor = self.operator.A_adjoint(self.operator.A(x)) if shorter is None else shorter(x)
-        return found
+        """Return ``A* A x``."""
+        return normal(self.operator, x)
 
     def certify(self, x: Tensor, dual: Sequence[Tensor]) -> Certificate:
         """Return the objective and a lower bound on the optimum, from an image and any dual variables.

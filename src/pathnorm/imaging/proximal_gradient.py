@@ -10,7 +10,7 @@ from torch import Tensor
 from pathnorm.imaging.problem import SparseProblem, back, real_inner
 from pathnorm.imaging.regularizers import Regularizer, Wavelet
 
-__all__ = ["proximal_gradient"]
+__all__ = ["grown", "proximal_gradient"]
 
 _INNER = 8
 
@@ -29,7 +29,7 @@ def proximal_gradient(
     while True:
         moved = point - (problem.normal(point) - seen) / square
         new, q = _proximal(moved, parts, q, problem.lam)
-        following = _grown(momentum)
+        following = grown(momentum)
         if real_inner(point - new, new - x) > 0.0:  # momentum points uphill
             point, following = new, 1.0
         else:
@@ -48,7 +48,7 @@ def _proximal(
     for _ in range(1 if exact else _INNER):
         found = image - back(parts, ahead)
         moved = [_clip(values + step * part.K(found), part, lam) for part, values in zip(parts, ahead, strict=True)]
-        following = _grown(momentum)
+        following = grown(momentum)
         ahead = [new + (momentum - 1.0) / following * (new - old) for old, new in zip(q, moved, strict=True)]
         q, momentum = moved, following
     return image - back(parts, q), list(q)
@@ -59,6 +59,6 @@ def _clip(q: Tensor, part: Regularizer, lam: float) -> Tensor:
     return q / (part.lengths(q) / lam).clamp_min(1.0)
 
 
-def _grown(momentum: float) -> float:
+def grown(momentum: float) -> float:
     """Nesterov's sequence."""
     return 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * momentum**2))

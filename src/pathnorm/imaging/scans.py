@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pathnorm.errors import DataError
+from pathnorm.imaging.measurements import checked_operator
 from pathnorm.imaging.operators import Operator
 from pathnorm.imaging.perturbations import Samples, norm_of
-from pathnorm.imaging.sparse import _checked
 
 __all__ = ["Scans", "psnr"]
 
@@ -62,7 +62,7 @@ class Scans:
             _require_image(index, image)
         scans = cls(operator, tuple(batch), (), noise, seed)
         found = cls(operator, scans.images, scans.measured_by(operator), noise, seed)
-        _checked(operator, found.data[0], seed)
+        checked_operator(operator, found.data[0], seed)
         return found
 
     @property
@@ -95,7 +95,7 @@ def psnr(image: Tensor, truth: Tensor) -> float:
 
 
 def _require_image(index: int, image: Tensor) -> None:
-    if not bool(torch.isfinite(torch.view_as_real(image) if image.is_complex() else image).all()):
+    if not bool(torch.isfinite(image).all()):
         raise DataError(f"Images must be finite. Image {index} has NaN or infinity; leave it out.")
     if not bool((image != 0).any()):
         raise DataError(f"Images must not be zero everywhere: errors are relative to them. Image {index} is.")

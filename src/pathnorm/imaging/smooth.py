@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +10,8 @@ from torch import Tensor
 
 from pathnorm.imaging._ridge_push import retract
 from pathnorm.imaging.operators import Identity, Operator
+from pathnorm.imaging.problem import real_inner
+from pathnorm.imaging.proximal_gradient import grown
 from pathnorm.imaging.ridge import ConvexRidge
 from pathnorm.problems.certificate import Certificate
 
@@ -47,6 +48,7 @@ class RidgeProblem:
     lam: float
     filters: Tensor = field(init=False, repr=False)
     steps: Tensor = field(init=False, repr=False)
+    back: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         proved = self.ridge.certify()
@@ -59,8 +61,9 @@ class RidgeProblem:
         object.__setattr__(self, "filters", self.ridge.filters().detach().to(self.y.device, real))
         # The second derivative is at most this many times the copies of a pixel, see ConvexRidge.
         bend = self.lam * float(self.ridge.mu) * proved.norm**2 * proved.largest_slope
-        shape = self.operator.A_adjoint(self.y).shape
-        wide = self.filters.new_ones(1, *(size + 2 * (self.ridge.width // 2) for size in shape))
+        back = self.operator.A_adjoint(self.y)
+        object.__setattr__(self, "back", float(back.abs().max()) / self.scale**2)
+        wide = self.filters.new_ones(1, *(size + 2 * (self.ridge.width // 2) for size in back.shape))
         object.__setattr__(self, "steps", 1.0 / (1.0 + bend * retract(wide, self.ridge.width)[0]))
 
     @property
@@ -75,8 +78,7 @@ class RidgeProblem:
 
     def reach(self, x: Tensor) -> float:
         """Return r: twice the largest pixel of x, or of ``A* y / s^2`` where that is larger, as for an empty x."""
-        back = self.operator.A_adjoint(self.y)
-        return _ROOM * max(float(x.abs().max()), float(back.abs().max()) / self.scale**2)
+        return _ROOM * max(float(x.abs().max()), self.back)
 
     def over(self, x: Tensor) -> str:
         """Over which images the bound of :meth:`certify` holds."""
@@ -107,8 +109,7 @@ class RidgeProblem:
         if self.convexity > 0.0:
             loss = float(g.abs().square().sum()) / (2.0 * self.convexity)
         else:
-            inner = float(torch.vdot(g.flatten(), x.flatten()).real)
-            loss = inner + self.reach(x) * float(g.abs().sum())
+            loss = real_inner(g, x) + self.reach(x) * float(g.abs().sum())
         # No objective is negative.
         return Certificate(primal=primal, dual=max(primal - loss, 0.0))
 
@@ -128,9 +129,9 @@ def minimise_smooth(
         steps += 1
         slope = problem.gradient(point)
         new = point - problem.steps * slope
-        if float(torch.vdot(slope.flatten(), (new - x).flatten()).real) > 0.0:
+        if real_inner(slope, new - x) > 0.0:
             momentum = 1.0
-        following = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * momentum**2))
+        following = grown(momentum)
         point = new + (momentum - 1.0) / following * (new - x)
         x, momentum = new, following
         if steps % _CHECK == 0 or steps == max_iter:

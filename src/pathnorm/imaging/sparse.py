@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from pathnorm.errors import DataError
 from pathnorm.imaging.choose import choose
-from pathnorm.imaging.operators import Operator, adjoint_error, draw_like, operator_norm
+from pathnorm.imaging.measurements import checked_measurements, checked_operator
+from pathnorm.imaging.operators import Operator
 from pathnorm.imaging.problem import SparseProblem
 from pathnorm.imaging.proximal_gradient import proximal_gradient
 from pathnorm.imaging.regularizers import Regularizer, TotalVariation, Wavelet
@@ -29,7 +28,6 @@ _REGULARIZERS: dict[str, Callable[[str], tuple[Regularizer, ...]]] = {
     "wavelet": lambda wavelet: (Wavelet(wavelet),),
     "tv+wavelet": lambda wavelet: (TotalVariation(), Wavelet(wavelet)),
 }
-_ADJOINT_TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 _CHECK = 10
 # Up to here frequencies are seen alike enough for gradient steps; by then they must have come as far as this.
 _ALIKE, _TRIED, _FAR = 10.0, 100, 1e-2
@@ -157,11 +155,11 @@ def reconstruct(
     parts = () if isinstance(regularizer, ConvexRidge) else regularizers_of(regularizer, wavelet=wavelet)
     if not tol > 0.0 or max_iter < 1:
         raise ValueError(f"tol and max_iter must be positive. Got {tol} and {max_iter}.")
-    data = _measurements(y)
-    zero, scale = _checked(operator, data, seed)
+    data = checked_measurements(y)
+    zero, scale = checked_operator(operator, data, seed)
     for part in parts:
         part.K(zero)
-    method = proximal_gradient if spread(operator, zero) <= _ALIKE else splitting
+    method = proximal_gradient if not parts or spread(operator, zero) <= _ALIKE else splitting
 
     def solve(measured: Tensor, value: float, near: Reconstruction | None, loosely: bool) -> Reconstruction:
         least, most = (max(tol, _LOOSE), min(max_iter, _FEW)) if loosely else (tol, max_iter)
@@ -186,51 +184,6 @@ def regularizers_of(name: str, *, wavelet: str = "db4") -> tuple[Regularizer, ..
         names = ", ".join(_REGULARIZERS)
         raise ValueError(f"regularizer must be one of {names}, or a ConvexRidge. Got {name!r}.")
     return _REGULARIZERS[name](wavelet)
-
-
-def _measurements(y: Any) -> Tensor:
-    data = torch.as_tensor(y)
-    data = data.to(torch.complex128 if data.is_complex() else torch.float64)
-    if not bool(torch.isfinite(torch.view_as_real(data) if data.is_complex() else data).all()):
-        raise DataError("Measurements must be finite. Got NaN or infinity; mask those samples.")
-    if not bool((data != 0).any()):
-        raise DataError("Measurements must not all be zero: the image would be zero whatever the operator is.")
-    return data
-
-
-def _checked(operator: Operator, y: Tensor, seed: int) -> tuple[Tensor, float]:
-    """Return an empty image and the scale; refuse what does not fit together."""
-    shape = getattr(operator, "data_shape", None)
-    if shape is not None and tuple(y.shape) != tuple(shape):
-        raise ValueError(f"Measurements must have the operator's shape {tuple(shape)}. Got {tuple(y.shape)}.")
-    if getattr(operator, "complex_image", False) and not y.is_complex():
-        raise ValueError(
-            "This operator measures complex numbers: k-space has a phase. Got real measurements; hand over the complex "
-            "samples, not their modulus."
-        )
-    mask = getattr(operator, "mask", None)
-    if mask is not None and bool((y * ~mask != 0).any()):
-        raise ValueError("Measurements must be zero where the mask says that nothing was sampled. Got others there.")
-    zero = torch.zeros_like(operator.A_adjoint(y))
-    if zero.ndim != 2:
-        raise ValueError(f"A_adjoint must return one image (H, W) for these measurements. Got {tuple(zero.shape)}.")
-    rows = torch.Generator().manual_seed(seed)
-    probe, answer = draw_like(zero, rows), draw_like(y, rows)
-    if mask is not None:
-        answer = answer * mask
-    error = adjoint_error(operator, probe, answer)
-    allowed = _ADJOINT_TOLERANCE.get(operator.A(probe).abs().dtype, 1e-3)
-    if error > allowed:
-        raise ValueError(
-            f"A_adjoint must be the adjoint of A: <A x, y> = <x, A* y> up to {allowed:g}. They differ by {error:.1e} "
-            "on random vectors; without it neither the method converges nor the certificate holds."
-        )
-    norm = getattr(operator, "norm", None)
-    # A measured norm is from below: a little is added.
-    scale = float(norm()) if callable(norm) else 1.01 * operator_norm(operator, probe, seed=seed)
-    if not scale > 0.0:
-        raise DataError("The operator must measure something. Its norm is zero.")
-    return zero, scale
 
 
 def _solve(

@@ -31,7 +31,8 @@ def splitting(problem: SparseProblem, x: Tensor, dual: Sequence[Tensor]) -> Iter
     parts, square = problem.regularizers, problem.scale**2
     seen = problem.operator.A_adjoint(problem.y) / square
     rho = _START * problem.lam / float(seen.abs().max())
-    solver = _Normal(problem, rho, x)
+    symbol = response(problem.operator, x) / square
+    solver = _Normal(problem, rho, symbol)
     q = list(dual)
     z, step = [part.K(x) for part in parts], 0
     while True:
@@ -52,21 +53,21 @@ def splitting(problem: SparseProblem, x: Tensor, dual: Sequence[Tensor]) -> Iter
             turned = float(moved.norm()) / max(float(back(parts, q).norm()), 1e-300)
             factor = math.sqrt(_BALANCE * primal / max(turned, 1e-300))
             rho *= min(max(factor, 1.0 / _MOVE), _MOVE)
-            solver = _Normal(problem, rho, x)
+            solver = _Normal(problem, rho, symbol)
         yield x, q
 
 
 class _Normal:
     """``A* A / s^2 + rho sum_i K_i* K_i`` and how to divide by it."""
 
-    def __init__(self, problem: SparseProblem, rho: float, example: Tensor) -> None:
+    def __init__(self, problem: SparseProblem, rho: float, seen: Tensor) -> None:
         self.problem, self.rho = problem, rho
-        shape = (int(example.shape[0]), int(example.shape[1]))
+        shape = (int(seen.shape[0]), int(seen.shape[1]))
         differences = sum(
             _laplacian(shape) if isinstance(part, TotalVariation) else torch.ones(shape, dtype=torch.float64)
             for part in problem.regularizers
         )
-        symbol = response(problem.operator, example) / problem.scale**2 + rho * differences
+        symbol = seen + rho * differences
         # Where the response of one pixel says nothing, it must not be trusted to be zero.
         self.symbol = symbol.clamp_min(1e-3 * float(symbol.mean()))
 
