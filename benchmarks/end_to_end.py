@@ -1,11 +1,12 @@
 """Time and memory of a whole compression to half the multiply-accumulates, and what it gains in milliseconds.
 
-    python -m benchmarks.end_to_end [--only "ResNet-50, 224 x 224"] [--threads 2] [--limit 1800]
+    python -m benchmarks.end_to_end [--only "ResNet-50, 224 x 224"] [--threads 2] [--limit 3600] [--latency-only]
 
 Networks of the usual shapes with random weights, so nothing is said about accuracy. Each runs in a process of its own;
 its peak memory is that of the process. Latency is measured afterwards, dense and compressed interleaved, one sample and
 eight, torch and onnxruntime, one thread and two. Writes ``benchmarks/results/end_to_end.json``; cases that are not run
-keep their last row.
+keep their last row. ``--latency-only`` measures the milliseconds of rows that are there once more, with networks of
+the same widths.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ from benchmarks._harness import environment, print_table
 from benchmarks._isolated import Rows, isolated
 from benchmarks._shapes import SHAPES
 from pathnorm.deep import compress
+from pathnorm.deep.data import split_batches
 from pathnorm.deep.export import to_onnx
-from pathnorm.deep.latency import measure_ms
+from pathnorm.deep.latency import measure_ms, narrowed
+from pathnorm.deep.survey import device_of, survey
 
 BATCHES, THREADS = (1, 8), (1, 2)
 REPEATS, WARM_UP = 15, 3
+SLOW, FEW = 1.0, 7  # seconds of a run, and repeats where it takes longer
 Row = dict[str, Any]
 
 
@@ -56,10 +60,30 @@ def run(name: str, threads: int) -> Row:
         "params": [record.params_before, record.params_after],
         "macs": [record.macs_before, record.macs_after],
         "groups": len(record.groups),
+        "widths": {group.name: [group.width_before, group.width_after] for group in record.groups},
         "largest_gap": max(group.gap for group in record.groups),
         "output_error_heldout": record.output_error_heldout,
     }
-    return row | {"latency": latencies((model, made.model), shape.draw(max(BATCHES), seed=2))}
+    return row | _latency(model, made.model, name)
+
+
+def again(row: Row) -> Row:
+    """Return a row with new times, of a network with the widths of the compressed one: its values do not matter."""
+    model = SHAPES[row["case"]].network()
+    batches, _ = split_batches(
+        SHAPES[row["case"]].draw(4, seed=0), None, heldout=0.5, batch_size=2, seed=0, device=device_of(model)
+    )
+    seen = survey(model, batches)
+    widths = [row["widths"][group.name][1] for group in seen.neurons.groups]
+    small = narrowed(model, seen.state, seen.neurons.groups, widths, turned=seen.graph.turned)
+    if sum(parameter.numel() for parameter in small.parameters()) != row["params"][1]:
+        raise AssertionError("The network of these widths has not the parameters of the row.")
+    return row | _latency(model, small, row["case"])
+
+
+def _latency(model: nn.Module, small: nn.Module, name: str) -> Row:
+    load = os.getloadavg()[0]
+    return {"latency": latencies((model, small), SHAPES[name].draw(max(BATCHES), seed=2)), "load_at_latency": load}
 
 
 def latencies(models: Sequence[nn.Module], data: Tensor) -> list[Row]:
@@ -72,13 +96,16 @@ def latencies(models: Sequence[nn.Module], data: Tensor) -> list[Row]:
             sessions = [session(path, threads) for path in paths]
             for size in BATCHES:
                 batch = data[:size]
+                started = time.perf_counter()
+                sessions[0](batch)
+                repeats = REPEATS if time.perf_counter() - started < SLOW else FEW
                 pairs = {
-                    "torch": measure_ms(models, batch, repeats=REPEATS, warm_up=WARM_UP),
-                    "onnxruntime": interleaved([partial(answer, batch) for answer in sessions]),
+                    "torch": measure_ms(models, batch, repeats=repeats, warm_up=WARM_UP),
+                    "onnxruntime": interleaved([partial(answer, batch) for answer in sessions], repeats),
                 }
                 for engine, (before, after) in pairs.items():
-                    row = {"engine": engine, "threads": threads, "batch": size, "dense_ms": before}
-                    found.append(row | {"compressed_ms": after, "speed": before / after})
+                    row = {"engine": engine, "threads": threads, "batch": size, "repeats": repeats}
+                    found.append(row | {"dense_ms": before, "compressed_ms": after, "speed": before / after})
     return found
 
 
@@ -93,10 +120,10 @@ def session(path: Path, threads: int) -> Callable[[Tensor], Any]:
     return lambda batch: made.run(None, {name: batch.numpy()})
 
 
-def interleaved(runs: Sequence[Callable[[], Any]]) -> list[float]:
+def interleaved(runs: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
     """Median milliseconds of several runs that take turns."""
     times: list[list[float]] = [[] for _ in runs]
-    for _ in range(WARM_UP + REPEATS):
+    for _ in range(WARM_UP + repeats):
         for action, taken in zip(runs, times, strict=True):
             start = time.perf_counter()
             action()
@@ -124,11 +151,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=1800.0, help="seconds of a run")
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds of a run")
+    parser.add_argument("--latency-only", action="store_true", help="of rows that are there, in milliseconds only")
     arguments = parser.parse_args()
     rows = Rows("end_to_end", ("case",))
     for name in arguments.only:
-        row = {"case": name} | isolated(partial(run, name, arguments.threads), seconds=arguments.limit)
+        action = partial(run, name, arguments.threads)
+        if arguments.latency_only:
+            found = rows.find({"case": name})
+            if not found or "widths" not in found:
+                parser.error(f"There is no row of {name} with widths yet: run it without --latency-only first.")
+            action = partial(again, found)
+        row = {"case": name} | isolated(action, seconds=arguments.limit)
+        if arguments.latency_only and "failure" in row:
+            parser.exit(1, f"{name}: {row['failure']}; the row is left as it was.\n")
         rows.add(row)
         rows.write(
             {

@@ -454,7 +454,7 @@ INTRODUCTIONS = {
     "heads. One seed. To run it again, `PATHNORM_CACHE` names a folder for the trained weights.",
     "end_to_end": "Half the multiply-accumulates, random weights, so nothing is said about accuracy. Compression with "
     "two threads on two cores; peak memory is that of the process. Latency is the median of 15 runs of eight samples "
-    "after a warm-up, dense and compressed interleaved.",
+    "(seven where one takes more than a second) after a warm-up, dense and compressed interleaved.",
     "gram_solver": "K = 512 real activations on N = 20,000 images, D outputs. Every method is run until the "
     "gap that *we* "
     "certify from its coefficients is at most 1e-4, in processor seconds on one thread. The ratio with Gram "
