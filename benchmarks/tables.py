@@ -102,7 +102,9 @@ def solver_table(found: Results) -> str:
 
 
 def seconds(value: float) -> str:
-    """Seconds with three digits, in a unit that needs no zeros."""
+    """Seconds with three digits, in a unit that needs no zeros; minutes where seconds have four digits."""
+    if value >= 999.5:
+        return f"{value / 60:.1f} min"
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if value >= size:
             return f"{value / size:.3g} {unit}"
