@@ -38,9 +38,9 @@ def largest(monkeypatch):
     sides = []
     zeros = Moments.zeros
 
-    def noted(n_features, n_targets, device):
+    def noted(n_features, n_targets, device, **options):
         sides.append(n_features)
-        return zeros(n_features, n_targets, device)
+        return zeros(n_features, n_targets, device, **options)
 
     monkeypatch.setattr(sequential.Moments, "zeros", noted)
     return sides

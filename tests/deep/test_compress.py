@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from pathnorm.deep import compress
+from pathnorm.deep import compress, refit
+from pathnorm.deep.moments import Moments
 from pathnorm.errors import BudgetError, DataError, UnsupportedModelError
 
 FAST = {"batch_size": 64}
@@ -217,22 +218,43 @@ def test_a_layer_that_keeps_everything_behind_an_unchanged_prefix_keeps_its_weig
     assert first.width_after == first.width_before and first.error_calibration < 1e-4 < second.error_calibration
 
 
-def test_a_layer_that_is_only_repaired_needs_few_rows():
-    """A head behind a mean over positions sees one row per sample, fewer than it has features."""
+class Pooled(nn.Module):
+    """One branch beside a stream, and a head on the mean over positions."""
 
-    class Pooled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embed, self.up, self.down = nn.Linear(3, 60), nn.Linear(60, 12), nn.Linear(12, 60)
-            self.head = nn.Linear(60, 2)
+    def __init__(self, outputs):
+        super().__init__()
+        self.embed, self.up, self.down = nn.Linear(3, 60), nn.Linear(60, 12), nn.Linear(12, 60)
+        self.head = nn.Linear(60, outputs)
 
-        def forward(self, x):
-            x = self.embed(x)
-            return self.head((x + self.down(torch.relu(self.up(x)))).mean(1))
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head((x + self.down(torch.relu(self.up(x)))).mean(1))
 
+
+def pooled(outputs):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Pooled().eval()
-    data = torch.randn(40, 9, 3, generator=torch.Generator().manual_seed(1))
-    record = compress(model, data, widths={"up": 6}).record
+        return Pooled(outputs).eval(), torch.randn(40, 9, 3, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_layer_that_is_only_repaired_needs_few_rows():
+    """A head behind a mean over positions sees one row per sample, fewer than it has features."""
+    record = compress(*pooled(2), widths={"up": 6}).record
     assert record.groups[0].width_after == 6 and record.output_error_heldout < 0.5
+
+
+def test_a_layer_that_is_only_repaired_may_have_a_vocabulary_of_outputs(monkeypatch):
+    """No products of its outputs are formed: of 50,257 words they would take 20 GB."""
+    sizes = []
+    add = Moments.add
+
+    def noted(sums, features, targets):
+        sizes.append((targets.shape[1], sums.outer.numel()))
+        add(sums, features, targets)
+
+    monkeypatch.setattr(Moments, "add", noted)
+    made = compress(*pooled(300), widths={"up": 6})
+    assert {outer for outputs, outer in sizes if outputs == 300} == {300}
+    sizes.clear()
+    refit(pooled(300)[0], made.model, pooled(300)[1])
+    assert {outer for outputs, outer in sizes if outputs == 300} == {300}

@@ -75,7 +75,7 @@ def test_the_original_weights_reconstruct_the_original_outputs(kind, build, samp
     graph, state, found, calibration = prepared(kind, build, sample)
     replay = Replay(graph, state, calibration, cache_bytes=0)
     for group in found.groups:
-        layer = layer_state(group, collect(replay, state, state, group.consumers, max_positions=None, seed=0), state)
+        layer = layer_state(group, collect(replay, state, group.consumers, max_positions=None, seed=0), state)
         assert layer.problem.error(written_coef(group, state, state)) < 1e-10
         written = dict(state)
         write_group(layer, written_coef(group, state, state), written, state)
@@ -94,7 +94,6 @@ def test_streamed_moments_are_those_of_all_samples_at_once(build, sample):
     group = found.groups[0]
     (sums,) = collect(
         Replay(graph, state, calibration, cache_bytes=0),
-        state,
         state,
         group.consumers,
         max_positions=None,
@@ -119,12 +118,12 @@ def test_the_cache_changes_nothing(cache_bytes, build, sample):
     replay = Replay(graph, state, calibration, cache_bytes=cache_bytes)
     results = []
     for group in found.groups:
-        sums = collect(replay, current, state, group.consumers, max_positions=None, seed=0)
+        sums = collect(replay, current, group.consumers, max_positions=None, seed=0)
         layer = layer_state(group, sums, state)
         results.append(layer.problem.gram)
         write_group(layer, layer.problem.refit(np.arange(4)).coef, current, state)
     plain = Replay(graph, state, calibration, cache_bytes=0)
-    again = collect(plain, current, state, found.groups[-1].consumers, max_positions=None, seed=0)
+    again = collect(plain, current, found.groups[-1].consumers, max_positions=None, seed=0)
     np.testing.assert_allclose(layer_state(found.groups[-1], again, state).problem.gram, results[-1], rtol=1e-6)
 
 
@@ -143,7 +142,6 @@ def test_infinite_activations_are_refused_by_name(build, sample):
         collect(
             Replay(graph, broken, calibration, cache_bytes=0),
             broken,
-            broken,
             found.groups[0].consumers,
             max_positions=None,
             seed=0,
@@ -153,9 +151,7 @@ def test_infinite_activations_are_refused_by_name(build, sample):
 def test_too_few_samples_say_how_many_more(build, sample):
     graph, state, found, calibration = prepared("mlp", build, sample, n=12)
     group = found.groups[0]
-    sums = collect(
-        Replay(graph, state, calibration, cache_bytes=0), state, state, group.consumers, max_positions=None, seed=0
-    )
+    sums = collect(Replay(graph, state, calibration, cache_bytes=0), state, group.consumers, max_positions=None, seed=0)
     with pytest.raises(DataError, match=r"at least 21 rows.*gives 11"):
         layer_state(group, sums, state)
 
@@ -167,21 +163,21 @@ def test_the_error_in_the_network_is_the_error_in_the_moments(kind, build, sampl
     for group in found.groups:
         current = dict(state)
         replay = Replay(graph, state, calibration, cache_bytes=10**8)
-        layer = layer_state(group, collect(replay, current, state, group.consumers, max_positions=None, seed=0), state)
+        layer = layer_state(group, collect(replay, current, group.consumers, max_positions=None, seed=0), state)
         refit = layer.problem.refit(np.arange(group.width // 2))
         write_group(layer, refit.coef, current, state)
         assert refit.error > 1e-4
         if len(group.consumers) == 1:
-            np.testing.assert_allclose(layer_error(replay, current, state, group), np.sqrt(refit.error), rtol=1e-4)
+            np.testing.assert_allclose(layer_error(replay, current, group), np.sqrt(refit.error), rtol=1e-4)
 
 
 def test_a_sweep_may_go_back_behind_the_cache(build, sample):
     graph, state, found, calibration = prepared("residual", build, sample)
     replay = Replay(graph, state, calibration, cache_bytes=10**8)
     early, late = found.groups
-    first = collect(replay, state, state, early.consumers, max_positions=None, seed=0)
-    collect(replay, state, state, late.consumers, max_positions=None, seed=0)
-    again = collect(replay, state, state, early.consumers, max_positions=None, seed=0)
+    first = collect(replay, state, early.consumers, max_positions=None, seed=0)
+    collect(replay, state, late.consumers, max_positions=None, seed=0)
+    again = collect(replay, state, early.consumers, max_positions=None, seed=0)
     assert torch.equal(first[0].gram, again[0].gram)
 
 

@@ -31,8 +31,8 @@ def test_the_estimate_is_what_is_allocated(kind, build, sample, monkeypatch):
     made, held = [], []
     zeros, collect = moments.Moments.zeros.__func__, reduce.collect
 
-    def counted(cls, *args):
-        made.append(zeros(cls, *args))
+    def counted(cls, *args, **options):
+        made.append(zeros(cls, *args, **options))
         return made[-1]
 
     def one_pass(*args, **options):

@@ -114,7 +114,7 @@ def test_residuals_from_moments_are_those_of_the_rows():
     rng = np.random.default_rng(0)
     phi, psi = torch.from_numpy(rng.normal(size=(40, 5)) + 1.0), torch.from_numpy(rng.normal(size=(40, 3)) - 2.0)
     coef, constant = torch.from_numpy(rng.normal(size=(5, 3))), torch.from_numpy(rng.normal(size=3))
-    sums = Moments.zeros(5, 3, torch.device("cpu"))
+    sums = Moments.zeros(5, 3, torch.device("cpu"), diagonal=True)
     sums.add(phi, psi)
     assert missed(sums, coef, constant) == pytest.approx(float((psi - phi @ coef - constant).square().sum()))
     torch.testing.assert_close(fitted_intercept(sums, coef), (psi - phi @ coef).mean(0))

@@ -21,15 +21,15 @@ def test_sliding_lowers_the_layers_error_and_moves_kept_neurons_only(kind, build
     group = find_neurons(graph, state, data[:2]).groups[0]
     batches, _ = split_batches(data, heldout=0.1, batch_size=64, seed=0, device=torch.device("cpu"))
     replay, current = Replay(graph, state, batches, cache_bytes=10**8), dict(state)
-    sums = collect(replay, current, state, group.consumers, max_positions=None, seed=0, cut=start_of(graph, group))
+    sums = collect(replay, current, group.consumers, max_positions=None, seed=0, cut=start_of(graph, group))
     layer = layer_state(group, sums, state)
     keep = torch.tensor([1, 3, 4])
     write_group(layer, layer.problem.refit(keep.numpy()).coef, current, state)
     refitted = dict(current)
     plain = Replay(graph, state, batches, cache_bytes=0)
-    before = layer_error(plain, current, state, group)
+    before = layer_error(plain, current, group)
     assert slide(replay, group, keep, current, steps=60)
-    after = layer_error(Replay(graph, state, batches, cache_bytes=0), current, state, group)
+    after = layer_error(Replay(graph, state, batches, cache_bytes=0), current, group)
     assert after < before or readouts(graph, group)[0] is not group.consumers[0].site.node
     gone = sorted(set(range(group.width)) - set(keep.tolist()))
     assert torch.equal(current[group.producer.weight][gone], state[group.producer.weight][gone])

@@ -7,7 +7,7 @@ from typing import Any
 
 from pathnorm.deep.selectors import SELECTORS, Scores
 
-__all__ = ["check_arguments", "the_budget"]
+__all__ = ["check_arguments", "check_heldout", "check_outputs", "the_budget"]
 
 
 def the_budget(**given: Any) -> dict[str, Any]:
@@ -34,6 +34,18 @@ def the_budget(**given: Any) -> dict[str, Any]:
     return chosen
 
 
+def check_heldout(heldout: float) -> None:
+    """Refuse what is no share of the data."""
+    if not 0.0 < heldout < 1.0:
+        raise ValueError(f"heldout must be a share in (0, 1). Got {heldout!r}.")
+
+
+def check_outputs(outputs: str) -> None:
+    """Refuse what is no kind of outputs."""
+    if outputs not in ("values", "logits"):
+        raise ValueError(f"outputs must be 'values' or 'logits'. Got {outputs!r}.")
+
+
 _COUNTED = {"round_to": "neurons", "latency_batch": "samples", "gram_bytes": "bytes"}
 
 
@@ -55,10 +67,8 @@ def check_arguments(
     """
     if not callable(selector) and selector not in SELECTORS:
         raise ValueError(f"selector must be one of {', '.join(SELECTORS)} or a callable. Got {selector!r}.")
-    if not 0.0 < heldout < 1.0:
-        raise ValueError(f"heldout must be a share in (0, 1). Got {heldout!r}.")
-    if outputs not in ("values", "logits"):
-        raise ValueError(f"outputs must be 'values' or 'logits'. Got {outputs!r}.")
+    check_heldout(heldout)
+    check_outputs(outputs)
     if attention not in ("heads", "values"):
         raise ValueError(f"attention must be 'heads' or 'values'. Got {attention!r}.")
     if slide < 0:

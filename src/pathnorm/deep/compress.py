@@ -242,10 +242,8 @@ def compress(  # noqa: PLR0913  (the public front door; everything behind it tak
         attention=attention,
         gram_bytes=gram_bytes,
     )
+    seen.require(outputs)
     graph, state, found, example, costs = seen.graph, seen.state, seen.neurons, seen.example, seen.costs
-    if outputs == "logits" and graph.output_node.meta["val"].ndim != 2:
-        shape = tuple(graph.output_node.meta["val"].shape)
-        raise ValueError(f"outputs='logits' needs outputs of shape (N, classes). The model's have shape {shape}.")
     search = held
     if accuracy_drop is not None:
         require_classes(graph, held)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pathnorm.deep.allocate import allocate, allocate_error
+from pathnorm.deep.arguments import check_heldout, check_outputs
 from pathnorm.deep.budget import MOMENT_BYTES
 from pathnorm.deep.compress import METRIC_BATCHES, Compression, compress
 from pathnorm.deep.cost import Cost
@@ -201,19 +202,14 @@ def frontier(  # noqa: PLR0913  (the public front door; everything behind it tak
     started = time.perf_counter()
     if points < 2 or round_to < 1:
         raise ValueError(f"points must be at least 2 and round_to at least 1. Got {points!r} and {round_to!r}.")
-    if not 0.0 < heldout < 1.0:
-        raise ValueError(f"heldout must be a share in (0, 1). Got {heldout!r}.")
-    if outputs not in ("values", "logits"):
-        raise ValueError(f"outputs must be 'values' or 'logits'. Got {outputs!r}.")
+    check_heldout(heldout)
+    check_outputs(outputs)
     calibration, held = split_batches(
         data, None, heldout=heldout, batch_size=batch_size, seed=seed, device=device_of(model)
     )
     seen = survey(model, calibration, skip=skip, streams=streams, uniform=uniform)
-    groups, result = seen.neurons.groups, seen.graph.output_node.meta["val"]
-    if outputs == "logits" and result.ndim != 2:
-        raise ValueError(
-            f"outputs='logits' needs outputs of shape (N, classes). The model's have {tuple(result.shape)}."
-        )
+    seen.require(outputs)
+    groups = seen.neurons.groups
     start, alive = remove_redundant(groups, seen.state)
     setup = Setup(
         graph=seen.graph,

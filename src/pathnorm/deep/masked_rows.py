@@ -90,12 +90,12 @@ def fitted_intercept(sums: Moments, coef: Tensor) -> Tensor:
 
 
 def missed(sums: Moments, coef: Tensor, intercept: Tensor) -> float:
-    """Return ``||Psi - Phi V - 1 b'||_F^2`` from the moments."""
-    plain = sums.outer.trace() - 2.0 * (coef * sums.cross).sum() + (coef * (sums.gram @ coef)).sum()
+    """Return ``||Psi - Phi V - 1 b'||_F^2`` from moments with the diagonal of ``outer`` alone."""
+    plain = sums.outer.sum() - 2.0 * (coef * sums.cross).sum() + (coef * (sums.gram @ coef)).sum()
     shift = sums.count[0] * intercept.square().sum() - 2.0 * intercept @ (sums.targets - coef.T @ sums.features)
     return max(float(plain + shift), 0.0)
 
 
 def energy(sums: Moments, *, intercept: bool) -> float:
-    """Return ``||Psi||_F^2``, of the deviations from the mean if there is an ``intercept``."""
-    return max(float(sums.central(intercept=intercept)[2].trace()), 0.0)
+    """Return ``||Psi||_F^2``, of the deviations from the mean if there is an ``intercept``; as in :func:`missed`."""
+    return max(float(sums.central(intercept=intercept)[2].sum()), 0.0)

@@ -45,7 +45,8 @@ _CHUNK_BYTES = 64 * 2**20
 class Moments:
     """Sums over rows in float64: of features (P,), targets (D,), and their products.
 
-    ``gram`` (P, P), ``cross`` (P, D) and ``outer`` (D, D), the Gram matrix of the targets.
+    ``gram`` (P, P), ``cross`` (P, D) and ``outer`` (D, D), the Gram matrix of the targets, or its diagonal (D,)
+    alone: that of a layer with a vocabulary for outputs would take tens of gigabytes.
     """
 
     count: Tensor
@@ -56,14 +57,14 @@ class Moments:
     outer: Tensor
 
     @classmethod
-    def zeros(cls, n_features: int, n_targets: int, device: torch.device) -> Moments:
-        """Return empty sums."""
+    def zeros(cls, n_features: int, n_targets: int, device: torch.device, *, diagonal: bool = False) -> Moments:
+        """Return empty sums; of the Gram matrix of the targets only the ``diagonal`` if so asked."""
 
         def zero(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
         p, d = n_features, n_targets
-        return cls(zero(1), zero(p), zero(d), zero(p, p), zero(p, d), zero(d, d))
+        return cls(zero(1), zero(p), zero(d), zero(p, p), zero(p, d), zero(d) if diagonal else zero(d, d))
 
     def add(self, features: Tensor, targets: Tensor) -> None:
         """Add rows: features (n, P), targets (n, D)."""
@@ -73,7 +74,10 @@ class Moments:
         self.targets += targets.sum(0)
         self.gram.addmm_(features.T, features)
         self.cross.addmm_(features.T, targets)
-        self.outer.addmm_(targets.T, targets)
+        if self.outer.ndim == 1:
+            self.outer += targets.square().sum(0)
+        else:
+            self.outer.addmm_(targets.T, targets)
 
     def sum_over_ranks(self) -> None:
         """Add the sums of all processes, if a process group is initialised."""
@@ -92,7 +96,7 @@ class Moments:
         return (
             self.gram - torch.outer(self.features, self.features) / n,
             self.cross - torch.outer(self.features, self.targets) / n,
-            self.outer - torch.outer(self.targets, self.targets) / n,
+            self.outer - (self.targets**2 if self.outer.ndim == 1 else torch.outer(self.targets, self.targets)) / n,
         )
 
 
@@ -161,7 +165,7 @@ def accumulate(
     *,
     others: Others | None = None,
 ) -> None:
-    """Add one batch, in pieces whose feature matrix stays small.
+    """Add one batch, in pieces whose matrices stay small.
 
     Parameters
     ----------
@@ -176,7 +180,7 @@ def accumulate(
     """
     rows = max(targets[0].numel() // layer.width, 1) if positions is None else positions.numel()
     features = sums.features.numel() + (0 if others is None else others.coef.shape[0])
-    step = max(1, _CHUNK_BYTES // (8 * rows * features))
+    step = max(1, _CHUNK_BYTES // (8 * rows * max(features, layer.width)))
     for part, wanted in zip(inputs.split(step), targets.split(step), strict=True):
         found, goal = features_of(layer, part, positions), rows_of(layer, wanted, positions)
         if others is not None:

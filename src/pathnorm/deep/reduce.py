@@ -154,7 +154,7 @@ def predicted_curves(setup: Setup, *, limit_bytes: int, macs: Cost) -> list[Arra
         setup.progress("measuring layers", done, len(groups))
         replay = Replay(setup.graph, setup.start, setup.calibration, cache_bytes=0)
         consumers = [consumer for group in part for consumer in group.consumers]
-        found = collect(replay, setup.start, setup.start, consumers, max_positions=setup.max_positions, seed=setup.seed)
+        found = collect(replay, setup.start, consumers, max_positions=setup.max_positions, seed=setup.seed)
         sums = list(found)[::-1]
         del found
         layers, rankings = [], []
@@ -263,8 +263,8 @@ def _reduce_group(
         coef_before=before,
         cost=full.problem.cost,
         path_norm_after=_path_norm(group, current, setup.state) if slid else layer.problem.path_norm(refit.coef),
-        error_calibration=layer_error(replay, current, setup.state, group) if slid else float(np.sqrt(refit.error)),
-        error_heldout=layer_error(check, current, setup.state, group),
+        error_calibration=layer_error(replay, current, group) if slid else float(np.sqrt(refit.error)),
+        error_heldout=layer_error(check, current, group),
         slid=slid,
     )
 
@@ -274,7 +274,6 @@ def _layer(setup: Setup, replay: Replay, group: NeuronGroup, current: dict[str, 
     sums = collect(
         replay,
         current,
-        setup.state,
         group.consumers,
         max_positions=setup.max_positions,
         seed=setup.seed,
@@ -311,7 +310,7 @@ def _repair(setup: Setup, replay: Replay, reader: Consumer, current: dict[str, T
     Minimises ``1/2 ||Psi - Phi V||^2 + rho/2 ||V - V_0||^2`` with V_0 the weights it has.
     """
     # Few rows are enough for a step that stays close to the weights there are.
-    (sums,) = collect(replay, current, setup.state, [reader], max_positions=setup.max_positions, seed=setup.seed)
+    (sums,) = collect(replay, current, [reader], max_positions=setup.max_positions, seed=setup.seed, diagonal=True)
     gram, cross, _ = sums.central(intercept=reader.has_intercept)
     gain = output_gain(reader, setup.state)
     own = (current[reader.layer.weight].double().flatten(1) * gain[:, None]).T

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pathnorm.deep.arguments import check_heldout
 from pathnorm.deep.data import Batches, split_batches
 from pathnorm.deep.masked_rows import energy, fitted_intercept, missed, refit_rows
 from pathnorm.deep.moments import Moments, accumulate, draw_positions, output_gain, targets_of
@@ -112,8 +113,7 @@ def refit(  # noqa: PLR0913  (the public front door; everything behind it takes 
     He, Zhang, Sun (2017), channel pruning with least-squares reconstruction; ``docs/refit.md``.
     """
     started = time.perf_counter()
-    if not 0.0 < heldout < 1.0:
-        raise ValueError(f"heldout must be a share in (0, 1). Got {heldout!r}.")
+    check_heldout(heldout)
     if max_positions is not None and max_positions < 1:
         raise ValueError(f"max_positions must be a positive integer, or None for all. Got {max_positions!r}.")
     device = _device(original, pruned)
@@ -226,7 +226,7 @@ class _Run:
         )
         gain = output_gain(new, self.current)
         kept = pair.kept.to(gain.device)
-        sums = Moments.zeros(pair.support.shape[1], layer.width, gain.device)
+        sums = Moments.zeros(pair.support.shape[1], layer.width, gain.device, diagonal=True)
         generator = torch.Generator().manual_seed(self._seed)
         for (before, _), (after, _) in zip(wanted, found, strict=True):
             site = before[old.site.node].index_select(layer.channel_dim, kept)

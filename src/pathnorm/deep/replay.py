@@ -36,7 +36,7 @@ class Replay:
 
     def __init__(self, graph: ModelGraph, original: State, batches: Batches, *, cache_bytes: int) -> None:
         self.graph = graph
-        self._original = original
+        self.original = original
         self._batches = batches
         self._limit = cache_bytes
         self._cut = 0
@@ -98,7 +98,7 @@ class Replay:
 
     @torch.no_grad()
     def _original_values(self, values: Values, span: tuple[int, int], keep: tuple[fx.Node, ...]) -> Values:
-        found = self.graph.run(self._original, values, span=span, keep=keep)
+        found = self.graph.run(self.original, values, span=span, keep=keep)
         return {node: found[node] for node in keep}
 
     @torch.no_grad()
@@ -106,8 +106,8 @@ class Replay:
         self, pair: tuple[Values, Values], current: State, span: tuple[int, int], keep: tuple[fx.Node, ...]
     ) -> tuple[Values, Values]:
         before, after = pair
-        original = self.graph.run(self._original, before, span=span, keep=keep)
-        if before is after and _same_state(self._original, current):
+        original = self.graph.run(self.original, before, span=span, keep=keep)
+        if before is after and _same_state(self.original, current):
             return original, original
         return original, self.graph.run(current, after, span=span, keep=keep)
 
@@ -119,7 +119,7 @@ class Replay:
         if pair is None:
             start = self.graph.start(batch)
             pair = (start, start)
-        before = self.graph.run(self._original, pair[0], span=(first, cut))
+        before = self.graph.run(self.original, pair[0], span=(first, cut))
         if pair[0] is pair[1] and not self._differs_before(current, cut):
             return before, before
         return before, self.graph.run(current, pair[1], span=(first, cut))
@@ -130,7 +130,7 @@ class Replay:
             if kept_key(node) in current and self.graph.index(node) < cut:
                 return True
             key = self.graph.state_key(node)
-            if key is not None and current[key] is not self._original[key]:
+            if key is not None and current[key] is not self.original[key]:
                 if any(self.graph.index(user) < cut for user in node.users):
                     return True
         return False

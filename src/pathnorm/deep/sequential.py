@@ -75,18 +75,19 @@ class LayerState:
 def collect(
     replay: Replay,
     current: State,
-    original: State,
     targets: Sequence[Consumer],
     *,
     max_positions: int | None,
     seed: int,
     cut: int | None = None,
+    diagonal: bool = False,
 ) -> tuple[Moments, ...]:
     """Return the moments of ``targets`` (consumers of one group), one streaming pass.
 
-    The cache of ``replay`` moves to the first target, or to ``cut`` before it.
+    The cache of ``replay`` moves to the first target, or to ``cut`` before it. With ``diagonal`` the products of
+    outputs are not summed, only their squares.
     """
-    graph = replay.graph
+    graph, original = replay.graph, replay.original
     if cut is None:
         cut = min(graph.index(consumer.layer.node) for consumer in targets)
     stop = max(graph.index(consumer.site.node) for consumer in targets) + 1
@@ -103,7 +104,7 @@ def collect(
                 consumer, (before[consumer.site.node], after[consumer.site.node]), outputs, gains[index]
             )
             if index == len(sums):
-                sums.append(Moments.zeros(feature_count(consumer), layer.width, inputs.device))
+                sums.append(Moments.zeros(feature_count(consumer), layer.width, inputs.device, diagonal=diagonal))
             accumulate(
                 sums[index],
                 layer,
@@ -229,13 +230,13 @@ def leave_out(group: NeuronGroup, keep: NDArray[np.intp], current: dict[str, Ten
         current[rows.key] = ~lost if rows.key not in current else current[rows.key] & ~lost
 
 
-def layer_error(replay: Replay, current: State, original: State, group: NeuronGroup) -> float:
+def layer_error(replay: Replay, current: State, group: NeuronGroup) -> float:
     """Return the relative error of a group's outputs on the batches of ``replay``, consumers stacked."""
     graph = replay.graph
     cut = first_touched(graph, group)
     stop = max(graph.index(consumer.site.node) for consumer in group.consumers) + 1
     keep = {node for c in group.consumers for node in (c.layer.node, c.site.node)}
-    gains = [output_gain(consumer, original) for consumer in group.consumers]
+    gains = [output_gain(consumer, replay.original) for consumer in group.consumers]
     missed, second = 0.0, 0.0
     first = [torch.zeros_like(gain) for gain in gains]
     rows = [0] * len(gains)

@@ -44,6 +44,17 @@ class Survey:
     example: Tensor
     costs: tuple[Cost, Cost]
 
+    def require(self, outputs: str) -> None:
+        """Refuse logits where the outputs are not one score per class.
+
+        Raises
+        ------
+        ValueError
+        """
+        shape = tuple(self.graph.output_node.meta["val"].shape)
+        if outputs == "logits" and len(shape) != 2:
+            raise ValueError(f"outputs='logits' needs outputs of shape (N, classes). The model's have shape {shape}.")
+
 
 def survey(
     model: nn.Module,
