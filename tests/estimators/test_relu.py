@@ -254,7 +254,7 @@ def test_weights_count_samples():
     [
         (np.ones(3), "sample_weight"),
         (-np.ones(60), "[Nn]egative"),
-        (np.zeros(60), "non-zero|positive sample_weight"),
+        (np.zeros(60), "non-zero|positive sample_weight|positive for some samples"),
         (np.full(60, np.nan), "NaN"),
     ],
 )

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.linalg import eigh  # scipy's refuses matrices without rows before 1.14
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from scipy.linalg import eigh, qr, solve, solve_triangular
+from scipy.linalg import qr, solve, solve_triangular
 from sklearn.utils import check_random_state
 
 from pathnorm.estimators._gcv import Choice, Spectrum, Targets

@@ -45,6 +45,8 @@ def _dependence(columns: Matrix, tol: float) -> tuple[NDArray[np.int64], int, Ma
         return np.arange(count), 0, np.zeros((0, count))
     triangle, order = qr(columns, mode="r", pivoting=True, check_finite=False)
     rank = int((np.abs(np.diag(triangle)) > tol).sum())
+    if rank == 0:  # LAPACK may complain
+        return order.astype(np.int64), 0, np.zeros((0, count))
     mix = solve_triangular(triangle[:rank, :rank], triangle[:rank, rank:], check_finite=False)
     return order.astype(np.int64), rank, mix
 
