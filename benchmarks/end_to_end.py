@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from benchmarks._harness import environment, print_table
 from benchmarks._isolated import Rows, isolated
-from benchmarks._shapes import SHAPES
+from benchmarks._shapes import SHAPES, Shape
 from pathnorm.deep import compress
 from pathnorm.deep.data import split_batches
 from pathnorm.deep.export import to_onnx
@@ -64,26 +64,25 @@ def run(name: str, threads: int) -> Row:
         "largest_gap": max(group.gap for group in record.groups),
         "output_error_heldout": record.output_error_heldout,
     }
-    return row | _latency(model, made.model, name)
+    return row | _latency(model, made.model, shape)
 
 
 def again(row: Row) -> Row:
     """Return a row with new times, of a network with the widths of the compressed one: its values do not matter."""
-    model = SHAPES[row["case"]].network()
-    batches, _ = split_batches(
-        SHAPES[row["case"]].draw(4, seed=0), None, heldout=0.5, batch_size=2, seed=0, device=device_of(model)
-    )
+    shape = SHAPES[row["case"]]
+    model = shape.network()
+    batches, _ = split_batches(shape.draw(4, seed=0), None, heldout=0.5, batch_size=2, seed=0, device=device_of(model))
     seen = survey(model, batches)
     widths = [row["widths"][group.name][1] for group in seen.neurons.groups]
     small = narrowed(model, seen.state, seen.neurons.groups, widths, turned=seen.graph.turned)
     if sum(parameter.numel() for parameter in small.parameters()) != row["params"][1]:
         raise AssertionError("The network of these widths has not the parameters of the row.")
-    return row | _latency(model, small, row["case"])
+    return row | _latency(model, small, shape)
 
 
-def _latency(model: nn.Module, small: nn.Module, name: str) -> Row:
+def _latency(model: nn.Module, small: nn.Module, shape: Shape) -> Row:
     load = os.getloadavg()[0]
-    return {"latency": latencies((model, small), SHAPES[name].draw(max(BATCHES), seed=2)), "load_at_latency": load}
+    return {"latency": latencies((model, small), shape.draw(max(BATCHES), seed=2)), "load_at_latency": load}
 
 
 def latencies(models: Sequence[nn.Module], data: Tensor) -> list[Row]:
