@@ -12,6 +12,8 @@ the same widths.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
 import resource
 import statistics
@@ -37,6 +39,7 @@ from pathnorm.deep.survey import device_of, survey
 
 BATCHES, THREADS = (1, 8), (1, 2)
 REPEATS, WARM_UP = 15, 3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 SLOW, FEW = 1.0, 7  # seconds of a run, and repeats where it takes longer
 Row = dict[str, Any]
 
@@ -87,6 +90,7 @@ def _latency(model: nn.Module, small: nn.Module, shape: Shape) -> Row:
 
 def latencies(models: Sequence[nn.Module], data: Tensor) -> list[Row]:
     """Median milliseconds of the dense and of the compressed network, interleaved."""
+    keep_freed_memory()
     found = []
     with tempfile.TemporaryDirectory() as folder:
         paths = [to_onnx(model, data[:2], Path(folder) / f"{i}.onnx") for i, model in enumerate(models)]
@@ -108,12 +112,25 @@ def latencies(models: Sequence[nn.Module], data: Tensor) -> list[Row]:
     return found
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory, for both networks: else the system clears the pages of each large activation anew.
+
+    PyTorch's performance tuning guide advises an allocator that does so.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        set_option = ctypes.CDLL(None).mallopt
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            set_option(option, 2**31 - 1)
+
+
 def session(path: Path, threads: int) -> Callable[[Tensor], Any]:
     """Return a function that answers a batch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads, options.inter_op_num_threads = 3, threads, 1
+    # Threads that wait busily after an answer would take the cores from the other network, whose turn it is.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     made = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = made.get_inputs()[0].name
     return lambda batch: made.run(None, {name: batch.numpy()})
@@ -169,6 +186,8 @@ def main() -> None:
             {
                 "command": "python -m benchmarks.end_to_end",
                 "budget": {"macs": 0.5},
+                "latency": "two networks in turn; freed memory is kept (mallopt), threads of onnxruntime do not spin "
+                "while the other network has its turn (session.force_spinning_stop)",
                 "environment": environment(["torch", "onnxruntime", "numpy", "numba"], threads=arguments.threads),
                 "aims": aims(rows.rows),
             }
