@@ -21,14 +21,15 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from benchmarks._harness import data_root, wilson
-from benchmarks._isolated import Rows
+from benchmarks._isolated import Rows, stopwatch
 from benchmarks._torch_pruning import PEERS
 from benchmarks.cifar_resnet import BasicBlock, accuracy, load_cifar10, load_resnet
-from pathnorm.deep import plan
+from pathnorm.deep import Frontier, frontier, plan
 
 __all__ = [
     "INTERIOR",
     "KEY",
+    "SETTINGS",
     "STREAMS",
     "VARIANTS",
     "Case",
@@ -45,6 +46,7 @@ __all__ = [
 Row = dict[str, Any]
 KEY = ("network", "coupling", "factor_asked", "method", "repair", "tuned")
 INTERIOR, STREAMS = "interior", "streams"
+SETTINGS: dict[str, Any] = {"outputs": "logits", "max_positions": 16, "batch_size": 100}  # of pathnorm
 # LAMP ranks the channels of one layer like the magnitude: it differs with one threshold for the whole network only.
 VARIANTS = {
     "tp-magnitude-local": ("magnitude", False),
@@ -107,6 +109,12 @@ class Case:
     def pruner(self) -> Pruner:
         """Torch-Pruning, its scores filled as they are needed."""
         return Pruner(self.model, self.coupling, self.data.images)
+
+    @cached_property
+    def frontier(self) -> tuple[Frontier, dict[str, float]]:
+        """The curves that ours takes its widths from, the same for all factors, and the time they took."""
+        read = stopwatch()
+        return frontier(self.model, self.data.images, streams=self.coupling == STREAMS, **SETTINGS), read()
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@
 Rows are saved one by one and those of earlier runs kept; ``--resume`` skips what is there. Methods, in the order in
 which they need one another:
 
-- ``pathnorm``: ``compress`` with 300 local steps per layer, ``pathnorm-slide-0`` without;
+- ``pathnorm``: a point of ``frontier`` with 300 local steps per layer, ``pathnorm-slide-0`` without;
 - ``peers``: every score of Torch-Pruning that reads no labels, as it is and with BatchNorm statistics taken anew;
 - ``refit``: ``pathnorm.deep.refit`` on its default score, and on that whose networks are best with new statistics;
 - ``tuned``: one epoch of training with labels, from ours, from the default score, from the best score, from the refit.
@@ -29,6 +29,7 @@ import torch
 from benchmarks._cifar_peers import (
     INTERIOR,
     KEY,
+    SETTINGS,
     STREAMS,
     VARIANTS,
     Case,
@@ -40,7 +41,7 @@ from benchmarks._cifar_peers import (
 )
 from benchmarks._harness import RESULTS, data_root, print_table
 from benchmarks._isolated import Rows, one_thread, stopwatch, versions_of
-from pathnorm.deep import compress, refit
+from pathnorm.deep import refit
 from pathnorm.demo.baseline import recalibrate_batch_norm
 from pathnorm.errors import PathnormError
 
@@ -48,7 +49,6 @@ METHODS = ("pathnorm", "pathnorm-slide-0", "peers", "refit", "tuned")
 FACTORS = {20: (1.2, 1.5, 2.0, 3.0, 4.0), 56: (1.2, 1.5, 2.0, 2.1, 3.0, 4.0)}
 DEFAULT_PEER = "tp-magnitude-local"
 STEPS = {"pathnorm": 300, "pathnorm-slide-0": 0}
-SETTINGS = {"outputs": "logits", "max_positions": 16, "batch_size": 100}
 # Of a peer's rounding in its own favour, what is still called the same size.
 SLACK = 0.8
 PLAIN = ("none", "batch-norm")
@@ -58,19 +58,13 @@ PACKAGES = ["pathnorm", "torch", "torch-pruning", "numpy"]
 
 # ---------------------------------------------------------------------------- methods
 def run_ours(case: Case, factor: float, method: str) -> Iterator[Row]:
-    """``compress`` at a share of the multiply-accumulates of the original network."""
+    """A point of ``frontier`` at a share of the multiply-accumulates of the original network."""
     key = case.key(factor, method)
     share = count_macs(case.original) / (factor * count_macs(case.model))
+    points, before = case.frontier
     read = stopwatch()
     try:
-        made = compress(
-            case.model,
-            case.data.images,
-            macs=share,
-            streams=case.coupling == STREAMS,
-            slide=20 if case.quick and STEPS[method] else STEPS[method],
-            **SETTINGS,
-        )
+        made = points.compress(points.at(macs=share), slide=20 if case.quick and STEPS[method] else STEPS[method])
     except PathnormError as error:
         yield key | {"failure": str(error)[:200]}
         return
@@ -82,7 +76,7 @@ def run_ours(case: Case, factor: float, method: str) -> Iterator[Row]:
     yield (
         key
         | found
-        | times
+        | {name: times[name] + before[name] for name in times}
         | {
             "output_error_heldout": record.output_error_heldout,
             "widths": {group.name: [group.width_before, group.width_after] for group in record.groups},
