@@ -11,7 +11,8 @@ record.
 Test loss is the cross-entropy per byte of 1,000 windows of files that were not trained on, or per test image; its
 standard error is over windows or images. Ours is the default of ``compress``; for the first seed also the same with
 ``slide``, which moves feed-forward neurons. Writes ``benchmarks/results/small_transformers.json`` point by point; rows
-that are not run are kept, and ``--resume`` skips those that are there.
+that are not run are kept, and ``--resume`` skips those that are there. Rows of a network that was trained again, to
+other weights, are dropped.
 """
 
 from __future__ import annotations
@@ -232,6 +233,7 @@ def _run(name: str, rows: Rows, dense: dict[str, Row], settings: Settings, paylo
     case = ready(name, steps=steps)
     before = losses(case.model, case.inputs, case.targets)
     costs = plan(case.model, case.draw(4, torch.Generator().manual_seed(0)))
+    earlier = dense.get(name)
     dense[name] = {
         "data": case.data,
         "training": case.training,
@@ -242,6 +244,9 @@ def _run(name: str, rows: Rows, dense: dict[str, Row], settings: Settings, paylo
         **measured(*before, case),
     }
     print(f"{name}: {dense[name]}", flush=True)
+    if earlier and earlier["loss"] != dense[name]["loss"]:
+        print(f"{name}: other weights than those of earlier rows (trained on another machine), which are dropped.")
+        rows.rows[:] = [row for row in rows.rows if row["network"] != name]
     for seed in range(settings.seeds):
         for point in settings.points:
             methods = methods_at(point, seed, settings)
