@@ -29,6 +29,7 @@ from pathnorm.deep import Frontier, frontier, plan
 __all__ = [
     "INTERIOR",
     "KEY",
+    "READING",
     "SETTINGS",
     "STREAMS",
     "VARIANTS",
@@ -46,7 +47,8 @@ __all__ = [
 Row = dict[str, Any]
 KEY = ("network", "coupling", "factor_asked", "method", "repair", "tuned")
 INTERIOR, STREAMS = "interior", "streams"
-SETTINGS: dict[str, Any] = {"outputs": "logits", "max_positions": 16, "batch_size": 100}  # of pathnorm
+READING: dict[str, Any] = {"max_positions": 16, "batch_size": 100}  # of calibration images, by pathnorm
+SETTINGS: dict[str, Any] = {"outputs": "logits"} | READING
 # LAMP ranks the channels of one layer like the magnitude: it differs with one threshold for the whole network only.
 VARIANTS = {
     "tp-magnitude-local": ("magnitude", False),

@@ -29,6 +29,7 @@ import torch
 from benchmarks._cifar_peers import (
     INTERIOR,
     KEY,
+    READING,
     SETTINGS,
     STREAMS,
     VARIANTS,
@@ -120,7 +121,7 @@ def run_refit(case: Case, factor: float, resume: bool) -> Iterator[Row]:
             continue
         read = stopwatch()
         kept = kept_by_shortcuts(case.model, pruned)
-        made = refit(case.model, pruned, case.data.images, kept=kept, max_positions=16, batch_size=100)
+        made = refit(case.model, pruned, case.data.images, kept=kept, **READING)
         times = read()
         case.keep(key, made.model)
         yield key | case.measured(made.model) | times | {"output_error_heldout": made.record.output_error_after}
@@ -198,7 +199,7 @@ def _above(rows: Rows, coupling: str, repairs: tuple[str, ...], *, tuned: bool) 
         here = [row for row in scored if (row["network"], row["factor_asked"]) == (f"ResNet-{depth}", factor)]
         ours = [row["accuracy"] for row in here if row["method"] == "pathnorm"]
         peers = [row for row in here if row["method"] in VARIANTS and row["repair"] in repairs]
-        if not ours or not peers:
+        if not ours or not peers or ("refit" in repairs and all(row["repair"] != "refit" for row in peers)):
             missing.append(f"ResNet-{depth} {factor:g}x")
             continue
         top = max(peers, key=lambda row: row["accuracy"])
@@ -242,7 +243,7 @@ def save(rows: Rows, options: argparse.Namespace) -> None:
         "settings": {
             "data": f"CIFAR-10; {options.samples} training images without labels to calibrate, {options.test} to test",
             "pathnorm": SETTINGS | {"slide": STEPS, "budget": "macs, at most the share asked for"},
-            "refit": {"max_positions": 16, "batch_size": 100},
+            "refit": READING,
             "torch_pruning": "scores at their defaults; local: one ratio for all layers, global: one threshold; the "
             "ratio is bisected and steps are rounded in its favour, so that its networks have at least the "
             "multiply-accumulates asked for; LAMP ranks a layer like the magnitude, so it is run globally only",
