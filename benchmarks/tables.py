@@ -289,8 +289,12 @@ def tabular_table(found: Results) -> str:
 
 
 def frontier_table(found: Results) -> str:
-    """Accuracy at every point: ours, and the best of the peer's scores with each repair."""
-    parts = []
+    """Accuracy before, and at every point: ours, and the best of the peer's scores with each repair."""
+    before = []
+    for row in (row for row in found["rows"] if row["method"] == "dense"):
+        reached, low, high = (f"{100 * share:.2f}" for share in (row["accuracy"], *row["interval"]))
+        before.append(f"{row['network']} {reached} % ({low} to {high} at 95 %)")
+    parts = [f"Uncompressed: {', '.join(before)}."]
     for coupling in dict.fromkeys(row["coupling"] for row in found["rows"]):
         for tuned in (False, True):
             rows = [row for row in found["rows"] if row["coupling"] == coupling and row["tuned"] == tuned]
