@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks._harness import RESULTS, print_table
+from benchmarks._harness import RESULTS, print_table, wilson
 from benchmarks._isolated import Rows, one_thread, stopwatch, versions_of
 from benchmarks._small_models import NETWORKS, Case, losses, ready
 from benchmarks._structured_peers import PARTS, PEERS, prune
@@ -45,7 +45,6 @@ POINTS: dict[str, dict[str, float]] = {
 OURS, SLIDE = "ours", "ours-slide"
 GROUPS = {"heads": "attention.query", "ffn": "up"}  # by the layer that makes the units
 KEY = ("network", "point", "method", "seed")
-_NORMAL = 1.959964  # 97.5 % quantile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,10 +131,7 @@ def measured(loss: Tensor, right: Tensor, case: Case) -> Row:
     found: Row = {"loss": _mean_of(loss), "accuracy": float(right.mean())}
     if case.outputs == "values":
         return found | {"perplexity": math.exp(found["loss"][0])}
-    n, share = right.numel(), found["accuracy"]
-    centre = (share + _NORMAL**2 / (2 * n)) / (1 + _NORMAL**2 / n)
-    half = _NORMAL / (1 + _NORMAL**2 / n) * math.sqrt(share * (1 - share) / n + _NORMAL**2 / (4 * n * n))
-    return found | {"accuracy_interval": [centre - half, centre + half]}
+    return found | {"accuracy_interval": wilson(found["accuracy"], right.numel())}
 
 
 def _mean_of(values: Tensor) -> list[float]:
