@@ -158,7 +158,7 @@ def best(
 
 # ---------------------------------------------------------------------------- summary
 def aims(rows: Rows) -> list[Row]:
-    """Return what was hoped for beside what was measured."""
+    """Return what was hoped for beside what was measured, in per cent or percentage points."""
     found = [
         _above(rows, coupling, repairs, tuned=tuned)
         for tuned, coupling, repairs in itertools.product(
@@ -182,7 +182,7 @@ def aims(rows: Rows) -> list[Row]:
         found.append(
             {
                 "aim": f"ResNet-{depth} at least {100 * goal:g} % at {factor:g}x, no labels, no training",
-                "measured": most,
+                "measured": None if most is None else 100 * most,
                 "met": None if most is None else most >= goal,
                 "note": ", ".join(parts),
             }
@@ -203,9 +203,9 @@ def _above(rows: Rows, coupling: str, repairs: tuple[str, ...], *, tuned: bool) 
             missing.append(f"ResNet-{depth} {factor:g}x")
             continue
         top = max(peers, key=lambda row: row["accuracy"])
-        margins[f"ResNet-{depth}", factor] = (ours[0] - top["accuracy"], label(top))
+        margins[f"ResNet-{depth}", factor] = (100 * (ours[0] - top["accuracy"]), label(top))
     least = min(margins.items(), key=lambda item: item[1][0], default=None)
-    note = [f"{network} {factor:g}x {100 * gap:+.2f}" for (network, factor), (gap, _) in margins.items()]
+    note = [f"{network} {factor:g}x {gap:+.2f}" for (network, factor), (gap, _) in margins.items()]
     if least:
         (network, factor), (_, name) = least
         note.append(f"least at {network} {factor:g}x, against {name}")
@@ -213,7 +213,7 @@ def _above(rows: Rows, coupling: str, repairs: tuple[str, ...], *, tuned: bool) 
         note.append(f"not run: {', '.join(missing)}")
     return {
         "aim": f"{coupling}{', one epoch of training' if tuned else ''}: above every peer"
-        f"{' and every peer with our refit' if 'refit' in repairs else ''} at every point",
+        f"{' and every peer with our refit' if 'refit' in repairs else ''} at every point (least margin, points)",
         "measured": least[1][0] if least else None,
         "met": None if not least or (missing and least[1][0] > 0) else least[1][0] > 0,
         "note": "; ".join(note),
@@ -267,7 +267,7 @@ def show(rows: Rows) -> None:
     print_table(head, [cells(row) for row in rows.rows])
     print()
     for aim in aims(rows):
-        measured = "not run" if aim["measured"] is None else f"{100 * aim['measured']:.2f}"
+        measured = "not run" if aim["measured"] is None else f"{aim['measured']:.2f}"
         print(f"{aim['aim']}: {measured} ({ {True: 'met', False: 'missed', None: 'open'}[aim['met']] }; {aim['note']})")
 
 

@@ -13,11 +13,16 @@ from typing import Any
 from benchmarks._harness import RESULTS, ROOT
 
 Results = dict[str, Any]
+NUMBER = re.compile(r"[*+-]*[<~]?\d")
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """Lines of a table; columns in which numbers prevail are aligned to the right."""
+    rule = ["---"]
+    for column in list(zip(*rows, strict=True))[1:]:
+        filled = [cell for cell in column if cell]
+        rule.append("---:" if 2 * sum(bool(NUMBER.match(cell)) for cell in filled) > len(filled) else "---")
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *rows])
 
 
 def demo_table(found: Results) -> str:
