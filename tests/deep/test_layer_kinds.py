@@ -261,6 +261,7 @@ def test_recurrent_layers_are_refused_by_name(layer, name):
     compression = compress(Words().eval(), drawn(64, 5, 3).float(), widths=0.5)
     reasons = {item.name: item.reason for item in compression.record.skipped}
     assert f"{name}: the state of a recurrent layer" in reasons["embed"]
+    assert f"{name}: the state of a recurrent layer" in reasons["rnn"]
     assert [group.name for group in compression.record.groups] == ["hidden"]
     assert compression.model.rnn.hidden_size == 6
 

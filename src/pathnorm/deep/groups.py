@@ -70,6 +70,11 @@ def find_neurons(
             groups.append(result)
         else:
             skipped += [SkippedGroup(name=layer.name, width=layer.width, reason=result) for layer in members]
+    skipped += [
+        SkippedGroup(name=name, width=width, reason=reason)
+        for name, (width, reason) in found.refused.items()
+        if name not in names
+    ]
     groups.sort(key=lambda group: min(graph.index(consumer.layer.node) for consumer in group.consumers))
     consumed = {consumer.layer.node for group in groups for consumer in group.consumers}
     readers = tuple(

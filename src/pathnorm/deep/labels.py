@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from pathnorm.deep.coupling import NO_NEURON, Attention, Coupling, Tied
 from pathnorm.deep.graph import ModelGraph, State, op_name
 from pathnorm.deep.label_map import LabelMap, constant_along, constant_over, labels_along
-from pathnorm.deep.layers import CONVOLUTIONS, Layer, arguments_of, as_tuple, layer_of, weight_of
+from pathnorm.deep.layers import CONVOLUTIONS, TRANSPOSED, Layer, arguments_of, as_tuple, layer_of, weight_of
 from pathnorm.deep.mixing import kept_key
 from pathnorm.deep.norm_labels import NORMS
 
@@ -98,6 +98,8 @@ def _visit_layer(graph: ModelGraph, node: fx.Node, layer: Layer | str, found: La
             found.block(found.labels[layer.source], f"{layer.name} reads them in an order that is not per channel")
         found.add_layer(layer, found.shapes[node])
     elif not _reads_shared(graph, node, found):
+        width = found.shapes[node][1 if op_name(node) in CONVOLUTIONS | TRANSPOSED else -1]
+        found.refused.setdefault(_label(graph, node), (width, layer))
         for source in node.all_input_nodes:
             if source in found.labels:
                 found.block(found.labels[source], f"read by {_label(graph, node)}: {layer}")
