@@ -19,8 +19,8 @@ NUMBER = re.compile(r"[*+-]*[<~]?\d")
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     """Lines of a table; columns in which numbers prevail are aligned to the right."""
     rule = ["---"]
-    for column in list(zip(*rows, strict=True))[1:]:
-        filled = [cell for cell in column if cell]
+    for position in range(1, len(head)):
+        filled = [row[position] for row in rows if row[position]]
         rule.append("---:" if 2 * sum(bool(NUMBER.match(cell)) for cell in filled) > len(filled) else "---")
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *rows])
 
