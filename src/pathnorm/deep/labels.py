@@ -99,10 +99,11 @@ def _visit_layer(graph: ModelGraph, node: fx.Node, layer: Layer | str, found: La
         found.add_layer(layer, found.shapes[node])
     elif not _reads_shared(graph, node, found):
         width = found.shapes[node][1 if op_name(node) in CONVOLUTIONS | TRANSPOSED else -1]
-        found.refused.setdefault(_label(graph, node), (width, layer))
+        name = _label(graph, node)
+        found.refused.setdefault(name, (width, layer))
         for source in node.all_input_nodes:
             if source in found.labels:
-                found.block(found.labels[source], f"read by {_label(graph, node)}: {layer}")
+                found.block(found.labels[source], f"read by {name}: {layer}")
 
 
 def _reads_shared(graph: ModelGraph, node: fx.Node, found: LabelMap) -> bool:
