@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -208,6 +209,31 @@ def test_a_model_without_interior_neurons_names_every_layer(sample):
         compress(nn.Sequential(nn.Linear(6, 3)), sample("mlp", 50), params=0.5)
     with pytest.raises(UnsupportedModelError, match="must have parameters"):
         compress(nn.ReLU(), sample("mlp", 50), params=0.5)
+
+
+class Branches(nn.Module):
+    """Sums of two branches, as RepVGG trains: all channels belong to sums."""
+
+    def __init__(self, blocks=6):
+        super().__init__()
+        widths = (6, *[5] * blocks)
+        self.a = nn.ModuleList(map(nn.Linear, widths[:-1], widths[1:]))
+        self.b = nn.ModuleList(map(nn.Linear, widths[:-1], widths[1:]))
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        for a, b in zip(self.a, self.b, strict=True):
+            x = torch.relu(a(x) + b(x))
+        return self.head(x)
+
+
+def test_where_only_sums_can_be_cut_the_way_is_said(sample):
+    message = r"\(a\.0, b\.0, a\.1 and 9 more: add .*\(residual stream\); head: .*\)\. Channels .* streams=True\.$"
+    with pytest.raises(UnsupportedModelError, match=message):
+        compress(Branches(), sample("mlp", 50), params=0.5)
+    assert compress(Branches(), sample("mlp", 50), params=0.8, streams=True).record.params_after > 0
+    with pytest.raises(UnsupportedModelError, match=r"qualifies \(head: these are the model's outputs\)\.$"):
+        compress(nn.Sequential(OrderedDict(head=nn.Linear(6, 3))), sample("mlp", 50), params=0.5)
 
 
 def test_a_layer_that_keeps_everything_behind_an_unchanged_prefix_keeps_its_weights(build, sample):

@@ -100,6 +100,31 @@ def test_what_is_not_understood_is_left_alone_by_name(body, name, reason, sample
         assert reason in refused[name]
 
 
+@pytest.mark.parametrize(
+    "reduce",
+    [
+        lambda h: h.norm(dim=(2, 3)),
+        lambda h: torch.linalg.vector_norm(h, dim=(2, 3)),
+        lambda h: h.var((2, 3)),
+        lambda h: h.std(dim=(2, 3)),
+        lambda h: h.logsumexp((2, 3)),
+        lambda h: h.amax(dim=(2, 3)),
+    ],
+)
+def test_what_is_said_of_each_channel_over_its_places_belongs_to_it(reduce):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(2, 5, 1), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.b(reduce(self.a(x)))
+
+    model, images = Net(), torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    (group,) = neurons(model, images).groups
+    assert group.name == "a" and group.consumers[0].neurons.tolist() == list(range(5))
+
+
 def test_gating_by_itself_is_entrywise(sample):
     (group,) = neurons(forward_with(lambda m, x: m.c((h := m.a(x)) * torch.sigmoid(h))), sample("mlp", 2)).groups
     assert group.name == "a"

@@ -182,6 +182,40 @@ def test_weights_behind_a_norm_are_refitted_to_what_it_gives_without_the_others(
     assert small[2].normalized_shape == (5,)
 
 
+class Response(nn.Module):
+    """The interior of a block of ConvNeXt V2: expansion, global response normalisation, projection."""
+
+    def __init__(self, k=1, fused=False):
+        super().__init__()
+        self.up, self.down, self.fused = nn.Conv2d(3, 5 * k, 1), nn.Conv2d(5 * k, 4, 1), fused
+        self.weight, self.bias = nn.Parameter(torch.randn(5 * k)), nn.Parameter(torch.randn(5 * k))
+
+    def forward(self, x):
+        x = F.gelu(self.up(x))
+        size = x.norm(dim=(2, 3), keepdim=True) if self.fused else torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)
+        share = size / (size.mean(1, keepdim=True) + 1e-6)
+        weight, bias = self.weight.view(1, -1, 1, 1), self.bias.view(1, -1, 1, 1)
+        y = torch.addcmul(bias, weight, x * share) if self.fused else weight * (x * share) + bias
+        return self.down(x + y).mean((2, 3))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_global_response_normalisation_is_over_the_channels_that_are_left(fused):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        small, large = Response(fused=fused).eval(), Response(2, fused).eval()
+    state = {key: value.repeat_interleave(2, 0) for key, value in small.state_dict().items()}
+    kernel = small.down.weight.repeat_interleave(2, 1) / 2
+    large.load_state_dict(state | {"down.weight": kernel, "down.bias": small.down.bias})
+    images = drawn(200, 3, 4, 4)
+    torch.testing.assert_close(large(images), small(images))
+    compression = compress(large, images, widths={"up": 5})
+    with torch.no_grad():
+        torch.testing.assert_close(compression.model(images), small(images), rtol=1e-3, atol=1e-3)
+    assert compression.model.weight.shape == compression.model.bias.shape == (5,)
+    assert not compression.record.groups[0].theorem_applies
+
+
 def test_states_with_fewer_channels_are_told_apart():
     model, data = made(), draws(True, 2)
     graph = trace(model, data, outputs_first=True)

@@ -22,7 +22,12 @@ TORCHVISION = {
     "densenet121": (32, 120, None),
     "vit_b_16": (64, 12, None),
 }
-TIMM = {"vit_tiny_patch16_224": (224, 24, None), "convnext_atto": (64, 12, 16), "regnety_002": (64, 27, 31)}
+TIMM = {
+    "vit_tiny_patch16_224": (224, 24, None),
+    "convnext_atto": (64, 12, 16),
+    "convnextv2_atto": (64, 12, 16),
+    "regnety_002": (64, 27, 31),
+}
 
 
 def network(library, name, size):

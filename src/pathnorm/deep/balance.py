@@ -14,7 +14,6 @@ from pathnorm.deep.graph import State, state_of, trace
 from pathnorm.deep.groups import find_neurons
 from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.neuron_norms import plain_module, two_examples
-from pathnorm.deep.regularize import require_groups
 from pathnorm.errors import UnsupportedModelError
 from pathnorm.norms.balance import Block, balancing_scales
 
@@ -63,7 +62,7 @@ def balance(
     example = two_examples(example_inputs)
     graph, state = trace(module, example), state_of(module)
     neurons = find_neurons(graph, state, example, skip=tuple(skip))
-    groups = require_groups(neurons.groups, {item.name: item.reason for item in neurons.skipped})
+    groups = neurons.require_groups()
     _require_scalable(groups)
     blocks = _blocks(groups, state, biases=biases)
     scales, gone = _scales(groups, state, blocks, tol=tol)

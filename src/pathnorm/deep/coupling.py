@@ -17,9 +17,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-__all__ = ["NO_NEURON", "Attention", "Coupling", "Tied", "Unions", "joined"]
+__all__ = ["NO_NEURON", "STREAM", "Attention", "Coupling", "Tied", "Unions", "joined"]
 
 NO_NEURON = -1
+STREAM = "other channels (residual stream)"  # what neurons are coupled with where sums are not followed
 
 # "none": neurons that meet others stay. "interior": products couple, sums do not, so that gates and squeeze-excite
 # are followed and residual streams are left alone. "streams": sums couple as well.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pathnorm.deep.coupling import NO_NEURON, Attention, Coupling, Tied
+from pathnorm.deep.coupling import NO_NEURON, STREAM, Attention, Coupling, Tied
 from pathnorm.deep.graph import ModelGraph, State, op_name
 from pathnorm.deep.label_map import LabelMap, constant_along, constant_over, labels_along
 from pathnorm.deep.layers import CONVOLUTIONS, TRANSPOSED, Layer, arguments_of, as_tuple, layer_of, weight_of
@@ -34,13 +34,14 @@ _ENTRYWISE = frozenset(
     "threshold log_sigmoid clamp clamp_min clamp_max abs neg exp log sqrt rsqrt square pow sin cos erf sign "
     "reciprocal softshrink hardshrink tanhshrink dropout softsign log1p expm1 _to_copy to".split()
 )
-_BINARY = frozenset("add sub mul div minimum maximum where".split())
+_SUMS = frozenset({"add", "sub", "addcmul", "addcdiv"})
+_BINARY = _SUMS | frozenset("mul div minimum maximum where".split())
 _SPLITS = frozenset("split split_with_sizes chunk unbind".split())
 _POOLING = frozenset(
     "max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d "
     "max_pool1d avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest2d upsample_bilinear2d".split()
 )
-_REDUCTIONS = frozenset({"mean", "amax", "amin", "sum"})
+_REDUCTIONS = frozenset("mean sum amax amin norm linalg_vector_norm var std logsumexp".split())
 
 
 def propagate(
@@ -179,15 +180,15 @@ def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | st
     if name in _POOLING and labels is not None:
         constant = constant_over(labels, range(2, labels.ndim)) if len(shape) == labels.ndim else None
         return f"{name} over mixed channels" if constant is None else constant.expand(shape)
-    if name in _REDUCTIONS and labels is not None and len(node.args) > 1:
+    if name in _REDUCTIONS and labels is not None and arguments_of(node).get("dim") is not None:
         return _reduced(node, found, labels, shape)
     return f"operation {name} is not understood"
 
 
 def _reduced(node: fx.Node, found: LabelMap, labels: Tensor, shape: tuple[int, ...]) -> Tensor | str | None:
-    """Labels of a mean, sum or extreme value over other dimensions than that of the channels."""
+    """Labels of a mean, sum, norm or extreme value over other dimensions than that of the channels."""
     name = op_name(node)
-    dims = [dim % labels.ndim for dim in as_tuple(node.args[1])]
+    dims = [dim % labels.ndim for dim in as_tuple(arguments_of(node)["dim"])]
     constant = None if 0 in dims else constant_over(labels, dims)
     if constant is None and name == "mean" and found.coupling != "none" and len(dims) == 1:
         return _averaged(node, found, labels, dims[0])
@@ -301,12 +302,12 @@ def _executed(node: fx.Node, labels: Mapping[fx.Node, Tensor], found: LabelMap) 
 
 
 def _combined(graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
-    """Labels of a binary operation: equal or coupled ones, beside values shared by all neurons or tied to them."""
+    """Labels of an operation on several tensors: equal or coupled ones, beside values shared by all or tied to them."""
     name = op_name(node)
     tensors = [source for source in node.all_input_nodes if found.shapes.get(source) is not None]
     labelled = [found.labels[source] for source in tensors if source in found.labels]
     plain = [source for source in tensors if source not in found.labels]
-    couples = found.coupling == "streams" or (found.coupling == "interior" and name not in {"add", "sub"})
+    couples = found.coupling == "streams" or (found.coupling == "interior" and name not in _SUMS)
     if couples and len(labelled) > 1:
         labelled = [other.broadcast_to(shape) for other in labelled]
     result = labelled[0]
@@ -315,7 +316,7 @@ def _combined(graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[in
     for other in labelled[1:]:
         same = other.shape == result.shape and found.unions.joins(result, other)
         if not same and not (couples and found.unions.join(result, other)):
-            return f"{name} couples them with other channels (residual stream)"
+            return f"{name} couples them with {STREAM}"
     varying = [dim for dim in range(1, len(shape)) if not constant_along(result, dim)]
     for source in plain:
         other_shape = found.shapes[source]
@@ -333,7 +334,7 @@ def _combined(graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[in
             behind = parameter_behind(graph, source, found, varying[0] - len(shape))
         if behind is not None and found.tie([behind], result, varying[0]):
             continue
-        what = "other channels (residual stream)" if source.op == "call_function" else f"the tensor {source.name}"
+        what = STREAM if source.op == "call_function" else f"the tensor {source.name}"
         return f"{name} couples them with {what}"
     return result
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pathnorm.deep.neuron_norms import Coordinates, neuron_norms, neurons_of
-from pathnorm.deep.regularize import live_state, require_groups
+from pathnorm.deep.regularize import live_state
 from pathnorm.errors import MissingExtraError
 
 __all__ = ["AuditLogger", "CSVWriter", "ScalarWriter"]
@@ -114,7 +114,7 @@ class AuditLogger:
                     f"Got {type(writer).__name__}. For a file give CSVWriter(path)."
                 )
         neurons = neurons_of(model, example_inputs)
-        self.groups = require_groups(neurons.groups, {item.name: item.reason for item in neurons.skipped})
+        self.groups = neurons.require_groups()
         self.every, self.biases, self.batch_norm = every, biases, batch_norm
         self.writers = tuple(writers)
         self.history: list[dict[str, float]] = []

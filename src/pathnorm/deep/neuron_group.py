@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from pathnorm.deep.coupling import NO_NEURON
+from pathnorm.deep.coupling import NO_NEURON, STREAM
 from pathnorm.deep.graph import State
 from pathnorm.deep.labels import LabelMap
 from pathnorm.deep.layers import Layer
+from pathnorm.errors import UnsupportedModelError
 from pathnorm.report.records import SkippedGroup
 
 __all__ = [
@@ -246,3 +247,30 @@ class Neurons:
     skipped: tuple[SkippedGroup, ...]
     readers: tuple[Consumer, ...]
     labels: LabelMap
+
+    def require_groups(self) -> tuple[NeuronGroup, ...]:
+        """Return the groups.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If there is none; it says for every layer why.
+        """
+        if self.groups:
+            return self.groups
+        layers: dict[str, list[str]] = {}
+        for item in self.skipped:
+            layers.setdefault(item.reason, []).append(item.name)
+        listing = "; ".join(f"{_listed(names)}: {reason}" for reason, names in layers.items())
+        summed = self.labels.coupling == "interior" and any(STREAM in reason for reason in layers)
+        raise UnsupportedModelError(
+            "The model must have neurons between two linear or convolution layers that can be removed. "
+            f"None of its layers qualifies ({listing or 'it has no such layer'})."
+            f"{' Channels of residual streams can be removed with streams=True.' if summed else ''}"
+        )
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    """Put the first of many names into words."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.neuron_norms import neurons_of, widened
 from pathnorm.deep.prox import prox_norm, prox_product
-from pathnorm.deep.regularize import lams_of, live_state, require_groups
+from pathnorm.deep.regularize import lams_of, live_state
 from pathnorm.errors import UnsupportedModelError
 
 __all__ = ["PathProx", "proximal_step"]
@@ -96,7 +96,7 @@ class PathProx(Optimizer):
         _refuse_sharded(model)
         neurons = neurons_of(model, example_inputs, skip=tuple(skip))
         self.skipped = {item.name: item.reason for item in neurons.skipped}
-        found = require_groups(neurons.groups, self.skipped)
+        found = neurons.require_groups()
         self.lam = lams_of(found, lam)
         self.groups = tuple(group for group in found if group.name in self.lam)
         if form == "constrained":

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.neuron_norms import Coordinates, neuron_norms, neurons_of, plain_module
-from pathnorm.errors import UnsupportedModelError
 
-__all__ = ["PathNormRegularizer", "live_state", "require_groups"]
+__all__ = ["PathNormRegularizer", "live_state"]
 
 
 class PathNormRegularizer:
@@ -72,7 +71,7 @@ class PathNormRegularizer:
         skip: tuple[str, ...] = (),
     ) -> None:
         neurons = neurons_of(model, example_inputs, skip=tuple(skip))
-        self.groups = require_groups(neurons.groups, {item.name: item.reason for item in neurons.skipped})
+        self.groups = neurons.require_groups()
         self.skipped = {item.name: item.reason for item in neurons.skipped}
         self.lam = lams_of(self.groups, lam)
         self.biases, self.batch_norm = biases, batch_norm
@@ -115,14 +114,3 @@ def lams_of(groups: tuple[NeuronGroup, ...], lam: float | Mapping[str, float]) -
     if wrong or not lams:
         raise ValueError(f"lam must be a number from 0, or one per group. Got {lam!r}.")
     return {name: float(lams[name]) for name in names if name in lams}
-
-
-def require_groups(groups: tuple[NeuronGroup, ...], skipped: Mapping[str, str]) -> tuple[NeuronGroup, ...]:
-    """Return ``groups``, or say why there is none."""
-    if not groups:
-        listing = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
-        raise UnsupportedModelError(
-            "The model must have neurons between two linear or convolution layers. "
-            f"None of its layers qualifies ({listing or 'it has no such layer'})."
-        )
-    return groups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +131,7 @@ def _usable(model: nn.Module, graph: ModelGraph, state: State, found: Neurons, e
             groups.append(group)
         else:
             skipped.append(SkippedGroup(name=group.name, width=group.width, reason=reason))
-    return _left(found, groups, skipped)
+    return _with(found, groups, skipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +165,10 @@ def _stated_in_config(model: nn.Module, graph: ModelGraph, state: State, found: 
         groups = [group for group in groups if all(group is not other for other in alike)]
         reason = "the model's configuration cannot state another width here, which uniform=True asks for"
         skipped += [SkippedGroup(name=group.name, width=group.width, reason=reason) for group in alike]
-    return _left(found, groups, skipped)
+    return _with(found, groups, skipped)
 
 
-def _left(found: Neurons, groups: Sequence[NeuronGroup], skipped: Sequence[SkippedGroup]) -> Neurons:
-    if not groups:
-        listing = "; ".join(f"{item.name}: {item.reason}" for item in skipped)
-        raise UnsupportedModelError(
-            "The model must have neurons between two linear or convolution layers that can be removed. "
-            f"None of its layers qualifies ({listing or 'it has no such layer'})."
-        )
-    return Neurons(tuple(groups), tuple(skipped), found.readers, found.labels)
+def _with(found: Neurons, groups: Sequence[NeuronGroup], skipped: Sequence[SkippedGroup]) -> Neurons:
+    neurons = replace(found, groups=tuple(groups), skipped=tuple(skipped))
+    neurons.require_groups()
+    return neurons

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.neuron_norms import neurons_of
-from pathnorm.deep.regularize import require_groups
 
 __all__ = ["PathNormSchedule", "lam_from_weight_decay"]
 
@@ -98,7 +97,7 @@ def lam_from_weight_decay(
         raise ValueError(f"loss='sum' needs n_samples, the number of samples of the training set. Got {n_samples!r}.")
     total = weight_decay * (n_samples if loss == "sum" and n_samples is not None else 1)
     neurons = neurons_of(model, example_inputs, skip=skip)
-    groups = require_groups(neurons.groups, {item.name: item.reason for item in neurons.skipped})
+    groups = neurons.require_groups()
     keys = {group.name: _parameters_of(group, biases=biases) for group in groups}
     uses: dict[str, int] = {}
     for names in keys.values():
