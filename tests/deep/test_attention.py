@@ -11,7 +11,8 @@ from pathnorm.deep import compress, load
 from pathnorm.deep.graph import state_of, trace
 from pathnorm.deep.groups import find_neurons
 
-WIDTH, SIZE = 12, 4
+WIDTH, SIZE, LENGTH = 12, 4, 6
+WRITTEN_OUT = ("matmul", "einsum", "bmm")
 
 
 def rotated(x):
@@ -22,8 +23,21 @@ def rotated(x):
     return x * cos + turned * sin
 
 
+def written_out(q, k, v, kind, bias):
+    """Attention without the operation of torch for it."""
+    scale = q.shape[-1] ** -0.5
+    if kind == "einsum":
+        return torch.einsum("bhij,bhjd->bhid", (torch.einsum("bhid,bhjd->bhij", q, k) * scale).softmax(-1), v)
+    if kind == "bmm":
+        shape, (q, k, v) = q.shape, (part.flatten(0, 1) for part in (q, k, v))
+        return torch.bmm(torch.softmax(torch.bmm(q * scale, k.mT), -1), v).view(shape)
+    later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).triu(1)
+    scores = ((q @ k.transpose(-2, -1)) * scale + bias).masked_fill(later, -torch.inf)
+    return scores.softmax(-1) @ v
+
+
 class Attention(nn.Module):
-    """Causal attention: separate or fused projections, grouped keys, rotary positions."""
+    """Causal attention: separate or fused projections, grouped keys, rotary positions, or written out in products."""
 
     def __init__(self, heads, kind):
         super().__init__()
@@ -35,6 +49,9 @@ class Attention(nn.Module):
             self.query = nn.Linear(WIDTH, heads * SIZE)
             self.key, self.value = nn.Linear(WIDTH, groups * SIZE), nn.Linear(WIDTH, groups * SIZE)
         self.out = nn.Linear(heads * SIZE, WIDTH)
+        if kind == "matmul":  # relative positions, as in a window of Swin
+            self.table = nn.Parameter(torch.randn(2 * LENGTH - 1, heads))
+            self.register_buffer("places", torch.arange(LENGTH)[:, None] - torch.arange(LENGTH) + LENGTH - 1)
 
     def forward(self, x):
         batch, length, _ = x.shape
@@ -47,6 +64,11 @@ class Attention(nn.Module):
             )
         if self.kind == "rotary":
             q, k = rotated(q), rotated(k)
+        if self.kind in WRITTEN_OUT:
+            bias = None
+            if self.kind == "matmul":
+                bias = self.table[self.places.view(-1)].view(length, length, -1).permute(2, 0, 1).unsqueeze(0)
+            return self.out(written_out(q, k, v, self.kind, bias).transpose(1, 2).reshape(batch, length, -1))
         mask = torch.linspace(-1, 0, q.shape[1])[:, None, None].expand(-1, length, length)[None]
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask if self.kind == "biased" else None, enable_gqa=self.kind == "grouped"
@@ -78,7 +100,7 @@ def made(*args, seed=0, **kwargs):
 
 
 def draws(n):
-    return torch.randn(n, 6, 3, generator=torch.Generator().manual_seed(1))
+    return torch.randn(n, LENGTH, 3, generator=torch.Generator().manual_seed(1))
 
 
 def found(model, data):
@@ -104,7 +126,11 @@ def twice(small, large):
     """Copy the weights so that every head of ``small`` is there twice in ``large``."""
     state = large.state_dict()
     for key, value in small.state_dict().items():
-        if key.startswith("attention.out.weight"):
+        if key == "attention.table":
+            value = value.repeat_interleave(2, 1)
+        elif key == "attention.places":
+            pass
+        elif key.startswith("attention.out.weight"):
             value = value.view(WIDTH, -1, SIZE).repeat_interleave(2, 1).flatten(1) / 2
         elif key.startswith("attention") and "out" not in key:
             parts = 3 if "qkv" in key else 1
@@ -114,7 +140,7 @@ def twice(small, large):
     large.load_state_dict(state)
 
 
-@pytest.mark.parametrize("kind", ["plain", "fused", "rotary"])
+@pytest.mark.parametrize("kind", ["plain", "fused", "rotary", *WRITTEN_OUT])
 def test_of_heads_that_come_in_pairs_one_is_enough(kind, tmp_path):
     small, large = made(2, kind), made(4, kind, seed=3)
     twice(small, large)
@@ -183,12 +209,59 @@ def test_models_of_transformers(tmp_path):
     assert layer.mlp.gate_proj.out_features == layer.mlp.up_proj.out_features == 12
 
 
+class Whole(nn.Module):
+    """A block whose attention and feed-forward layers are in one module, with the number of heads."""
+
+    def __init__(self, size=6, heads=4, written=False):
+        super().__init__()
+        width = heads * size
+        self.num_heads, self.size, self.written = heads, size, written
+        self.embed, self.before, self.norm = nn.Linear(3, width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down, self.head = nn.Linear(width, 16), nn.Linear(16, width), nn.Linear(width, 2)
+
+    def forward(self, x):
+        x = self.embed(x)
+        batch, length, _ = x.shape
+        q, k, v = self.qkv(self.before(x)).view(batch, length, 3, self.num_heads, self.size).permute(2, 0, 3, 1, 4)
+        y = (q @ k.mT / 3).softmax(-1) @ v if self.written else F.scaled_dot_product_attention(q, k, v)
+        x = x + self.out(y.transpose(1, 2).reshape(batch, length, -1))
+        return self.head(x + self.down(F.gelu(self.up(self.norm(x))))).mean(1)
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("widths", [{"qkv": 3, "up": 7}, {"embed": 12, "up": 7}, {"embed": 10, "qkv": 1, "up": 7}])
+def test_heads_are_counted_by_what_is_cut_of_them(widths, written, tmp_path):
+    """A stream half as wide leaves the output of the attention with half its rows, and as many heads."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Whole(written=written).eval()
+    data = draws(60)
+    done = compress(model, data, widths=widths, streams=True)
+    small = done.model
+    heads, width = widths.get("qkv", 4), widths.get("embed", 24)
+    assert small.num_heads == heads and model.num_heads == 4
+    assert small.qkv.weight.shape == (18 * heads, width) and small.out.weight.shape == (width, 6 * heads)
+    again = load(lambda: Whole(written=written).eval(), done.save(tmp_path / "out"))
+    assert again.num_heads == heads and torch.equal(again(data), small(data))
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_budget_over_heads_and_others_in_one_module_is_met(streams):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Whole().eval()
+    record = compress(model, draws(60), params=0.6, streams=streams).record
+    assert record.params_after <= 0.6 * record.params_before
+    assert {group.name for group in record.groups} == {"qkv", "up"} | ({"embed"} if streams else set())
+
+
 class Values(nn.Module):
     """Attention that takes the number of channels per head from its tensors."""
 
-    def __init__(self, per_head=SIZE):
+    def __init__(self, per_head=SIZE, written=False):
         super().__init__()
-        self.num_heads = 2
+        self.num_heads, self.written = 2, written
         self.query, self.key = nn.Linear(WIDTH, 2 * SIZE), nn.Linear(WIDTH, 2 * SIZE)
         self.value, self.out = nn.Linear(WIDTH, 2 * per_head), nn.Linear(2 * per_head, 2 * SIZE)
         self.head = nn.Linear(2 * SIZE, 3)
@@ -198,14 +271,15 @@ class Values(nn.Module):
         q, k, v = (
             layer(x).view(n, length, self.num_heads, -1).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = (q @ k.mT / 2).softmax(-1) @ v if self.written else F.scaled_dot_product_attention(q, k, v)
         return self.head(torch.relu(self.out(y.transpose(1, 2).reshape(n, length, -1)).mean(1)))
 
 
-def test_channels_of_values_go_in_every_head(tmp_path):
+@pytest.mark.parametrize("written", [False, True])
+def test_channels_of_values_go_in_every_head(written, tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Values().eval()
+        model = Values(written=written).eval()
         for part, dim in ((model.value.weight, 0), (model.value.bias, 0), (model.out.weight, 1)):
             part.data = part.data.unflatten(dim, (2, SIZE)).narrow(dim + 1, 0, 2).repeat_interleave(2, dim + 1)
             part.data = part.data.flatten(dim, dim + 1)
@@ -217,7 +291,7 @@ def test_channels_of_values_go_in_every_head(tmp_path):
     reasons = {item.name: item.reason for item in compression.record.skipped}
     assert "attention='values'" in reasons["query"] and "attention='values'" in reasons["key"]
     compression.save(tmp_path / "saved")
-    assert torch.equal(load(lambda: Values().eval(), tmp_path / "saved")(data), small(data))
+    assert torch.equal(load(lambda: Values(written=written).eval(), tmp_path / "saved")(data), small(data))
 
 
 def test_values_need_a_forward_that_follows_them():

@@ -88,13 +88,25 @@ def damage_shape(folder):
     (folder / "recipe.json").write_text(json.dumps(content))
 
 
+def with_heads(heads):
+    def damage(folder):
+        content = json.loads((folder / "recipe.json").read_text())
+        (folder / "recipe.json").write_text(json.dumps(content | {"heads": heads}))
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
         (damage_json, "must be a JSON recipe"),
-        (damage_format, "must have format 1. Got 99"),
+        (damage_format, "must have format 2. Got 99"),
         (damage_weights, "SHA-256 differs"),
         (truncate_weights, "safetensors|SHA-256"),
+        (with_heads(None), "must list the numbers of heads"),
+        (with_heads({"conv1": {"num_heads": "two"}}), "must list the numbers of heads"),
+        (with_heads({"conv1": {"forward": 2}}), "conv1 states no number of heads by the name forward"),
+        (with_heads({"nowhere": {"num_heads": 2}}), "must name numbers of heads"),
         (damage_shape, r"must hold conv1\.weight as \[1, 2, 3, 3\]"),
     ],
 )

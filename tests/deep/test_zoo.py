@@ -23,7 +23,8 @@ TORCHVISION = {
     "vit_b_16": (64, 12, None),
 }
 TIMM = {
-    "vit_tiny_patch16_224": (224, 24, None),
+    "vit_tiny_patch16_224": (224, 24, 25),
+    "swin_tiny_patch4_window7_224": (224, 24, 28),
     "convnext_atto": (64, 12, 16),
     "convnextv2_atto": (64, 12, 16),
     "regnety_002": (64, 27, 31),

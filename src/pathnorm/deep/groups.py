@@ -132,6 +132,7 @@ def _group(graph: ModelGraph, found: LabelMap, members: list[Layer], roots: Tens
         tuple(consumers.values()),
         tuple(rows for rows in tied if bool((rows.neurons != NO_NEURON).any())),
         tuple(rows for rows in mixed if bool((rows.neurons != NO_NEURON).any())),
+        heads=any(bool((_indexed(labels, roots, index) != NO_NEURON).any()) for labels in found.heads),
     )
     return _refusal(graph, found, group, nodes) or group
 

@@ -47,6 +47,8 @@ class LabelMap:
         What an operation that mixes the channels has to leave out once they are gone, see :mod:`pathnorm.deep.mixing`.
     shared : set of str
         Weights that are used more than once, every use of which is understood.
+    heads : list of torch.Tensor
+        Labels of the neurons that are heads of an attention.
     refused : dict
         Module path of a layer whose own neurons cannot be treated -> their number and why.
     """
@@ -64,6 +66,7 @@ class LabelMap:
     parts: dict[fx.Node, tuple[Tensor, ...]] = field(default_factory=dict)
     mixed: list[Tied] = field(default_factory=list)
     shared: set[str] = field(default_factory=set)
+    heads: list[Tensor] = field(default_factory=list)
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     _starts: list[int] = field(default_factory=list)
 

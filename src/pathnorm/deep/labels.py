@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from pathnorm.deep.attention_labels import ATTENTION
 from pathnorm.deep.coupling import NO_NEURON, STREAM, Attention, Coupling, Tied
 from pathnorm.deep.graph import ModelGraph, State, op_name
 from pathnorm.deep.label_map import LabelMap, constant_along, constant_over, labels_along
@@ -35,7 +36,7 @@ _ENTRYWISE = frozenset(
     "reciprocal softshrink hardshrink tanhshrink dropout softsign log1p expm1 _to_copy to".split()
 )
 _SUMS = frozenset({"add", "sub", "addcmul", "addcdiv"})
-_BINARY = _SUMS | frozenset("mul div minimum maximum where".split())
+_BINARY = _SUMS | frozenset("mul div minimum maximum where masked_fill".split())
 _SPLITS = frozenset("split split_with_sizes chunk unbind".split())
 _POOLING = frozenset(
     "max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d "
@@ -173,8 +174,8 @@ def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | st
         return labels
     if name in _BINARY:
         return _combined(graph, node, found, shape)
-    if name == "scaled_dot_product_attention" and found.coupling != "none":
-        return _attended(node, found, shape)
+    if name in ATTENTION and found.coupling != "none":
+        return ATTENTION[name](node, found, shape)
     if name in NORMS and labels is not None:
         return NORMS[name](graph, node, found, labels)
     if name in _POOLING and labels is not None:
@@ -204,39 +205,17 @@ def _averaged(node: fx.Node, found: LabelMap, labels: Tensor, dim: int) -> str |
     return None
 
 
-def _attended(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
-    """Labels behind dot-product attention: those of the values.
-
-    All channels of a head stay or go together, or else the values' channels of one number in all heads.
-    """
-    arguments = arguments_of(node)
-    inputs = [found.labels.get(arguments[name]) for name in ("query", "key", "value")]
-    mask = found.shapes.get(arguments.get("attn_mask"), ())  # type: ignore[arg-type]
-    if len(mask) > 2 and mask[-3] != 1:
-        return "the mask of the attention differs between heads"
-    heads: list[Tensor] = []
-    for labels in inputs:
-        constant = None if labels is None or labels.ndim != 4 else constant_over(labels, (0, 2))
-        if constant is None or bool((constant == NO_NEURON).any()):
-            return "attention over mixed channels"
-        channels = constant[0, :, 0]
-        heads.append(channels.repeat_interleave(shape[1] // channels.shape[0], 0))
-    if found.attention == "values":
-        for labels in heads[:2]:
-            found.block(labels, "queries and keys are left alone with attention='values'")
-        found.unions.join_along(heads[2], 0)
-    else:
-        found.unions.join_along(torch.cat(heads, 1), 1)
-    return heads[2][None, :, None].expand(shape)
-
-
 def parameter_behind(graph: ModelGraph, source: fx.Node, found: LabelMap, dim: int) -> tuple[str, int] | None:
     """Return the parameter, and its dimension, whose entries only move until they lie along ``dim`` of ``source``."""
     chain: list[fx.Node] = []
     node = source
     while graph.state_key(node) is None:
         before = [other for other in node.all_input_nodes if op_name(other) != "sym_size"]
-        if op_name(node) not in _MOVES or len(before) != 1 or before[0] not in found.shapes:
+        if op_name(node) == "index":  # rows of a table, as the positions of a window have them
+            before = [before[0]]
+        elif op_name(node) not in _MOVES:
+            return None
+        if len(before) != 1 or before[0] not in found.shapes:
             return None
         chain.append(node)
         (node,) = before
@@ -284,13 +263,13 @@ def _executed(node: fx.Node, labels: Mapping[fx.Node, Tensor], found: LabelMap) 
     def read(source: fx.Node) -> Any:
         if source in labels:
             return labels[source].contiguous()
-        value = source.meta["pathnorm_value"]
+        value = source.meta["pathnorm_indices" if name == "index" else "pathnorm_value"]
         # Only where tensors are put beside each other: those that hold no neuron.
         return torch.full(found.shapes[source], NO_NEURON) if value is None and source in found.shapes else value
 
+    name = op_name(node)
     args = list(fx.map_arg(node.args, read))
     kwargs = dict(fx.map_arg(node.kwargs, read))
-    name = op_name(node)
     if name == "constant_pad_nd":
         args[2:3] = [NO_NEURON]
     elif name == "pad":
@@ -345,7 +324,7 @@ def channels_read(layer: Layer, labels: Tensor) -> Tensor | None:
 
 
 def _record_shapes(graph: ModelGraph, state: State, example: Tensor, found: LabelMap) -> None:
-    """Run the graph once; keep shapes of tensors and the values of everything else."""
+    """Run the graph once; keep shapes of tensors, and the values of indices and of everything else."""
     values = graph.start(example)
     for node in graph.nodes:
         if node.op == "call_function":
@@ -357,8 +336,9 @@ def _record_shapes(graph: ModelGraph, state: State, example: Tensor, found: Labe
         if isinstance(value, Tensor):
             found.shapes[node] = tuple(value.shape)
             node.meta["pathnorm_value"] = None
+            node.meta["pathnorm_indices"] = None if value.is_floating_point() else value
         else:
-            node.meta["pathnorm_value"] = value
+            node.meta["pathnorm_value"] = node.meta["pathnorm_indices"] = value
 
 
 def _label(graph: ModelGraph, node: fx.Node) -> str:

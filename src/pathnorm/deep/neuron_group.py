@@ -150,6 +150,8 @@ class NeuronGroup:
         Operations over all neurons, as LayerNorm is, by the state entry that says which are left.
     block : str
         Which of the neurons these are, where a layer is treated in blocks.
+    heads : bool
+        Whether each neuron is a head of an attention, or all heads that share keys and values.
     """
 
     producers: tuple[Producer, ...]
@@ -158,6 +160,7 @@ class NeuronGroup:
     tied: tuple[Rows, ...] = ()
     mixed: tuple[Rows, ...] = ()
     block: str = ""
+    heads: bool = False
 
     @property
     def producer(self) -> Layer:

@@ -16,19 +16,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pathnorm.deep.surgery import install
+from pathnorm.deep.surgery import changed_heads, install
 from pathnorm.errors import RecipeError
 from pathnorm.report.folder import new_folder
 from pathnorm.report.records import CompressionRecord
 
 __all__ = ["load", "make_recipe", "save_compression"]
 
-_FORMAT = 1
+_FORMAT = 2
 _WEIGHTS, _RECIPE, _RECORD = "model.safetensors", "recipe.json", "record.json"
 
 
 def make_recipe(original: nn.Module, small: nn.Module) -> dict[str, Any]:
-    """Return the shapes that change and those that must match, by state key."""
+    """Return the shapes that change and those that must match, by state key, and numbers of heads that change."""
     old, new = original.state_dict(), small.state_dict()
     return {
         "format": _FORMAT,
@@ -36,6 +36,7 @@ def make_recipe(original: nn.Module, small: nn.Module) -> dict[str, Any]:
         "tensors": {
             key: {"from": list(old[key].shape), "to": list(new[key].shape), "dtype": str(new[key].dtype)} for key in new
         },
+        "heads": changed_heads(original, small),
     }
 
 
@@ -90,7 +91,10 @@ def load(factory: Callable[[], nn.Module], folder: str | Path) -> nn.Module:
                 f"it has {list(state[key].shape)}. Use the original factory and arguments."
             )
     weights = _read_weights(folder, recipe)
-    install(model, weights)
+    try:
+        install(model, weights, recipe["heads"])
+    except (AttributeError, ValueError) as error:
+        raise RecipeError(f"The recipe must name numbers of heads that the factory's model has. {error}.") from error
     return model.eval()
 
 
@@ -111,6 +115,11 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
         isinstance(plan, dict) and {"from", "to", "dtype"} <= set(plan) for plan in tensors.values()
     ):
         raise RecipeError("The recipe must list every tensor with its shapes. It does not: the file is damaged.")
+    heads = recipe.get("heads")
+    if not isinstance(heads, dict) or not all(
+        isinstance(counts, dict) and all(type(count) is int for count in counts.values()) for counts in heads.values()
+    ):
+        raise RecipeError("The recipe must list the numbers of heads that change. It does not: the file is damaged.")
     return recipe
 
 

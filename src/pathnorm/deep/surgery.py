@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from pathnorm.deep.mixing import is_kept_key
 from pathnorm.deep.neuron_group import NeuronGroup
 from pathnorm.deep.outputs_first import turned_state
 
-__all__ = ["cut", "install", "sliced_state", "width_attributes"]
+__all__ = ["changed_heads", "cut", "install", "sliced_state", "width_attributes"]
 
 _M = TypeVar("_M", bound=nn.Module)
 
@@ -71,17 +72,29 @@ def cut(
         State keys that the module keeps with the first two dimensions swapped.
     """
     twin = clean_copy(model)
-    install(twin, turned_state(sliced_state(state, groups, keep), turned))
+    heads = _heads_left(model, groups, keep)
+    install(twin, turned_state(sliced_state(state, groups, keep), turned), heads)
     return twin
 
 
-def install(model: nn.Module, state: State) -> None:
+def install(model: nn.Module, state: State, heads: Mapping[str, Mapping[str, int]] | None = None) -> None:
     """Write ``state`` into ``model``, replacing tensors whose shape differs and correcting width attributes.
 
     Tensors keep their class, ``requires_grad`` and dtype.
+
+    Parameters
+    ----------
+    heads : mapping, optional
+        Module path -> name of an attribute -> number of heads, or of channels of all heads, that it states.
+
+    Raises
+    ------
+    ValueError
+        If ``heads`` names an attribute that does not state a number of heads.
+    AttributeError
+        If it names a module that is not there.
     """
     before = _outputs(model)
-    heads = {module: _rows_of_children(module) for module in model.modules() if _head_attributes(module)}
     made: dict[int, tuple[Tensor, Tensor]] = {}
     for key, value in state.items():
         path, _, name = key.rpartition(".")
@@ -98,8 +111,12 @@ def install(model: nn.Module, state: State) -> None:
     for module in model.modules():
         for attribute, size in width_attributes(module).items():
             setattr(module, attribute, size)
-    for module, rows in heads.items():
-        _correct_heads(module, rows)
+    for path, counts in (heads or {}).items():
+        module = model.get_submodule(path)
+        if unknown := sorted(set(counts) - set(_head_attributes(module))):
+            raise ValueError(f"{path or 'The model'} states no number of heads by the name {unknown[0]}")
+        for attribute, count in counts.items():
+            setattr(module, attribute, count)
     correct_configs(model, before, _outputs(model))
 
 
@@ -129,38 +146,64 @@ def width_attributes(module: nn.Module) -> dict[str, Any]:
     return {}
 
 
+def changed_heads(original: nn.Module, small: nn.Module) -> dict[str, dict[str, int]]:
+    """Return, by module path and attribute, the numbers of heads that differ from those of ``original``."""
+    found: dict[str, dict[str, int]] = {}
+    for path, module in small.named_modules():
+        before = original.get_submodule(path)
+        for name in _head_attributes(module):
+            if (count := getattr(module, name)) != getattr(before, name):
+                found.setdefault(path, {})[name] = count
+    return found
+
+
+def _heads_left(
+    model: nn.Module, groups: Sequence[NeuronGroup], keep: Mapping[str, Tensor]
+) -> dict[str, dict[str, int]]:
+    """Return what the attributes of attentions have to state once only the heads ``keep`` are there."""
+    counts: dict[str, tuple[int, int]] = {}
+    widths: dict[str, set[int]] = {}
+    for group in groups:
+        path = _attention(model, group) if group.heads else None
+        if path is not None:
+            before, left = counts.get(path, (0, 0))  # of all blocks
+            after = keep[group.name].numel() if group.name in keep else group.width
+            counts[path] = before + group.width, left + after
+            widths.setdefault(path, set()).update(producer.layer.width for producer in group.producers)
+    found: dict[str, dict[str, int]] = {}
+    for path, (before, left) in counts.items():
+        module = model.get_submodule(path)
+        for name in _head_attributes(module):
+            value = getattr(module, name)
+            stated = name in _HEADS or not widths[path].isdisjoint((value, _FUSED * value))
+            if left < before and stated and value * left % before == 0:
+                found.setdefault(path, {})[name] = value * left // before
+    return found
+
+
+def _attention(model: nn.Module, group: NeuronGroup) -> str | None:
+    """Return the path of the module that holds the layers of a group of heads and states their number."""
+    parts = [producer.layer.weight.split(".")[:-1] for producer in group.producers]
+    shared = [names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, zip(*parts, strict=False))]
+    while True:
+        module = model.get_submodule(".".join(shared))
+        if _head_attributes(module):
+            return ".".join(shared)
+        plain = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict) or not any(module.children())
+        if not shared or not plain:
+            return None
+        shared.pop()
+
+
 def _head_attributes(module: nn.Module) -> list[str]:
     """Return the attributes in which a module states its number of heads, or of channels of all heads."""
+    if isinstance(module, nn.MultiheadAttention):
+        return []
     return [name for name in _HEADS + _ALL_HEADS if isinstance(getattr(module, name, None), int)]
-
-
-def _rows_of_children(module: nn.Module) -> dict[str, int]:
-    return _rows(module.named_children())
 
 
 def _outputs(model: nn.Module) -> dict[str, int]:
     """Return the number of outputs of every linear layer, by module path."""
-    return _rows(model.named_modules())
-
-
-def _rows(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, int]:
-    widths = {name: width_attributes(module) for name, module in modules}
+    widths = {name: width_attributes(module) for name, module in model.named_modules()}
     found = {name: width.get("out_features", width.get("nf")) for name, width in widths.items()}
     return {name: rows for name, rows in found.items() if rows is not None}
-
-
-def _correct_heads(module: nn.Module, before: Mapping[str, int]) -> None:
-    """Shrink the numbers of heads as the layers that make them have shrunk."""
-    after = _rows_of_children(module)
-    changed = [name for name, rows in before.items() if after[name] != rows]
-    shares = {(after[name], before[name]) for name in changed}
-    if len(changed) == 1 and sum(rows == before[changed[0]] for rows in before.values()) > _FUSED:
-        return  # values have fewer channels, beside queries, keys and outputs as they were
-    ratios = {new / old for new, old in shares}
-    if len(ratios) != 1 or isinstance(module, nn.MultiheadAttention):
-        return
-    (ratio,) = ratios
-    for name in _head_attributes(module):
-        value = getattr(module, name)
-        if name in _HEADS or any(old in (value, _FUSED * value) for _, old in shares):
-            setattr(module, name, round(value * ratio))

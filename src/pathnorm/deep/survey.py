@@ -113,7 +113,8 @@ def _example(calibration: Batches) -> Tensor:
 def _usable(model: nn.Module, graph: ModelGraph, state: State, found: Neurons, example: Tensor) -> Neurons:
     """Leave alone the groups whose width is written into the model's own code.
 
-    Each group is tried without its last neuron; a forward that fails then could not run the result.
+    Each group is tried without its last neuron, beside those tried before; a forward that fails then could not run the
+    result.
     """
     groups: list[NeuronGroup] = []
     skipped = list(found.skipped)
@@ -123,8 +124,9 @@ def _usable(model: nn.Module, graph: ModelGraph, state: State, found: Neurons, e
     for group in found.groups:
         reason = "a single neuron cannot be removed" if group.width == 1 else None
         # Not every operation works on shapes alone, so that the network itself has the last word.
-        if reason is None and (shapes is None or _fails(shapes, graph, group, example.to("meta")) is not None):
-            error = _fails(_Network(model, state), graph, group, example)
+        tried = [*groups, group]
+        if reason is None and (shapes is None or _fails(shapes, graph, tried, example.to("meta")) is not None):
+            error = _fails(_Network(model, state), graph, tried, example)
             if error is not None:
                 reason = f"the model's forward does not run with another width: {error}"
         if reason is None:
@@ -140,12 +142,12 @@ class _Network:
     state: State
 
 
-def _fails(network: _Network, graph: ModelGraph, group: NeuronGroup, example: Tensor) -> str | None:
-    """Return how the network fails without the last neuron of a group, None if it runs."""
-    keep = {group.name: torch.arange(group.width - 1)}
+def _fails(network: _Network, graph: ModelGraph, groups: Sequence[NeuronGroup], example: Tensor) -> str | None:
+    """Return how the network fails without the last neuron of every group, None if it runs."""
+    keep = {group.name: torch.arange(group.width - 1) for group in groups}
     try:
         with torch.no_grad():
-            cut(network.model, network.state, [group], keep, turned=graph.turned)(example)
+            cut(network.model, network.state, groups, keep, turned=graph.turned)(example)
     except Exception as error:  # noqa: BLE001  (the model's own code may raise anything)
         return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
     return None
