@@ -49,7 +49,7 @@ class Attention(nn.Module):
             self.query = nn.Linear(WIDTH, heads * SIZE)
             self.key, self.value = nn.Linear(WIDTH, groups * SIZE), nn.Linear(WIDTH, groups * SIZE)
         self.out = nn.Linear(heads * SIZE, WIDTH)
-        if kind == "matmul":  # relative positions, as in a window of Swin
+        if kind in {"matmul", "table"}:  # relative positions, as in a window of Swin and in BEiT
             self.table = nn.Parameter(torch.randn(2 * LENGTH - 1, heads))
             self.register_buffer("places", torch.arange(LENGTH)[:, None] - torch.arange(LENGTH) + LENGTH - 1)
 
@@ -64,14 +64,14 @@ class Attention(nn.Module):
             )
         if self.kind == "rotary":
             q, k = rotated(q), rotated(k)
+        bias = None
+        if self.kind in {"matmul", "table"}:
+            bias = self.table[self.places.view(-1)].view(length, length, -1).permute(2, 0, 1).unsqueeze(0)
         if self.kind in WRITTEN_OUT:
-            bias = None
-            if self.kind == "matmul":
-                bias = self.table[self.places.view(-1)].view(length, length, -1).permute(2, 0, 1).unsqueeze(0)
             return self.out(written_out(q, k, v, self.kind, bias).transpose(1, 2).reshape(batch, length, -1))
         mask = torch.linspace(-1, 0, q.shape[1])[:, None, None].expand(-1, length, length)[None]
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask if self.kind == "biased" else None, enable_gqa=self.kind == "grouped"
+            q, k, v, attn_mask=mask if self.kind == "biased" else bias, enable_gqa=self.kind == "grouped"
         )
         return self.out(y.transpose(1, 2).reshape(batch, length, -1))
 
@@ -140,7 +140,7 @@ def twice(small, large):
     large.load_state_dict(state)
 
 
-@pytest.mark.parametrize("kind", ["plain", "fused", "rotary", *WRITTEN_OUT])
+@pytest.mark.parametrize("kind", ["plain", "fused", "rotary", "table", *WRITTEN_OUT])
 def test_of_heads_that_come_in_pairs_one_is_enough(kind, tmp_path):
     small, large = made(2, kind), made(4, kind, seed=3)
     twice(small, large)

@@ -225,7 +225,7 @@ def bodies():
 
     return {
         "padded": (padded, "residual stream"),
-        "normed": (normed, "softmax is not understood"),
+        "normed": (normed, "softmax over channels"),
         "half": (half, "in part only"),
         "shared": (shared, "more than once"),
     }

@@ -11,25 +11,23 @@ import torch
 from torch import Tensor, fx
 
 from pathnorm.deep.coupling import NO_NEURON
-from pathnorm.deep.graph import op_name
+from pathnorm.deep.graph import ModelGraph, op_name
 from pathnorm.deep.label_map import LabelMap, constant_along, constant_over
 from pathnorm.deep.layers import arguments_of
+from pathnorm.deep.moves import parameter_behind
 
 __all__ = ["ATTENTION"]
 
 _LEFT_ALONE = "queries and keys are left alone with attention='values'"
 
 
-def _behind_attention(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
+def _behind_attention(graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
     """Labels behind dot-product attention: those of the values.
 
     All channels of a head stay or go together, or else the values' channels of one number in all heads.
     """
     arguments = arguments_of(node)
     inputs = [found.labels.get(arguments[name]) for name in ("query", "key", "value")]
-    mask = found.shapes.get(arguments.get("attn_mask"), ())  # type: ignore[arg-type]
-    if len(mask) > 2 and mask[-3] != 1:
-        return "the mask of the attention differs between heads"
     heads: list[Tensor] = []
     for labels in inputs:
         constant = None if labels is None or labels.ndim != 4 else constant_over(labels, (0, 2))
@@ -37,6 +35,12 @@ def _behind_attention(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) ->
             return "attention over mixed channels"
         channels = constant[0, :, 0]
         heads.append(channels.repeat_interleave(shape[1] // channels.shape[0], 0))
+    mask = arguments.get("attn_mask")
+    sizes = found.shapes.get(mask, ())  # type: ignore[arg-type]
+    if len(sizes) > 2 and sizes[-3] != 1:  # a mask for every head, as a table of positions gives
+        behind = None if mask in found.labels else parameter_behind(graph, mask, found, -3)  # type: ignore[arg-type]
+        if behind is None or found.attention == "values" or not found.tie([behind], heads[0][:, :1], 0):
+            return "the mask of the attention differs between heads"
     if found.attention == "values":
         for labels in heads[:2]:
             found.block(labels, _LEFT_ALONE)
@@ -47,7 +51,7 @@ def _behind_attention(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) ->
     return heads[2][None, :, None].expand(shape)
 
 
-def _behind_product(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str | None:
+def _behind_product(_graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str | None:
     """Labels behind a product of two tensors over some of their dimensions, none of them a weight.
 
     Queries times keys sum over the channels of a head, which become one neuron; attention times values sums over
@@ -88,7 +92,7 @@ def _behind_product(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> T
     return behind
 
 
-def _behind_softmax(node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
+def _behind_softmax(_graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
     """Labels behind a softmax over other dimensions than that of the channels."""
     labels = found.labels[node.all_input_nodes[0]]
     return labels if constant_along(labels, arguments_of(node)["dim"]) else f"{op_name(node)} over channels"
@@ -140,7 +144,7 @@ def _join_where_others_differ(found: LabelMap, labels: Tensor, other: torch.Size
             found.unions.join_along(labels, dim)
 
 
-ATTENTION: dict[str, Callable[[fx.Node, LabelMap, tuple[int, ...]], Tensor | str | None]] = {
+ATTENTION: dict[str, Callable[[ModelGraph, fx.Node, LabelMap, tuple[int, ...]], Tensor | str | None]] = {
     "scaled_dot_product_attention": _behind_attention,
     **dict.fromkeys(("matmul", "bmm", "einsum"), _behind_product),
     **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax"), _behind_softmax),

@@ -9,7 +9,6 @@ else reads neurons in a way that is not understood, which is recorded by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,15 +20,11 @@ from pathnorm.deep.graph import ModelGraph, State, op_name
 from pathnorm.deep.label_map import LabelMap, constant_along, constant_over, labels_along
 from pathnorm.deep.layers import CONVOLUTIONS, TRANSPOSED, Layer, arguments_of, as_tuple, layer_of, weight_of
 from pathnorm.deep.mixing import kept_key
+from pathnorm.deep.moves import MOVES, executed, parameter_behind
 from pathnorm.deep.norm_labels import NORMS
 
 __all__ = ["NO_NEURON", "LabelMap", "Layer", "channels_read", "layer_of", "propagate"]
 
-_MOVES = frozenset(
-    "view _unsafe_view reshape flatten permute transpose t squeeze unsqueeze expand clone contiguous alias "
-    "slice select narrow detach lift_fresh_copy constant_pad_nd pad pixel_shuffle pixel_unshuffle "
-    "channel_shuffle flip roll movedim unflatten swapaxes".split()
-)
 _ENTRYWISE = frozenset(
     "relu relu6 leaky_relu gelu silu tanh sigmoid elu celu selu softplus mish hardswish hardsigmoid hardtanh "
     "threshold log_sigmoid clamp clamp_min clamp_max abs neg exp log sqrt rsqrt square pow sin cos erf sign "
@@ -81,7 +76,7 @@ def _visit(graph: ModelGraph, node: fx.Node, state: State, found: LabelMap) -> N
     if not sources or op_name(node) == "sym_size":
         return
     if op_name(node) in _SPLITS and found.coupling != "none":
-        found.parts[node] = tuple(_execute_on_labels(node, found))
+        found.parts[node] = tuple(executed(node, found.labels, found))
         return
     labels = _passed_on(graph, node, found)
     if isinstance(labels, str):
@@ -168,14 +163,14 @@ def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | st
         return f"operation {name} is not understood"
     if name == "cat" and found.coupling != "none":
         return _joined_with_parameters(graph, node, found)
-    if name in _MOVES and labels is not None:
-        return _execute_on_labels(node, found)
+    if name in MOVES and labels is not None:
+        return executed(node, found.labels, found)
     if name in _ENTRYWISE and labels is not None and shape == tuple(labels.shape):
         return labels
     if name in _BINARY:
         return _combined(graph, node, found, shape)
     if name in ATTENTION and found.coupling != "none":
-        return ATTENTION[name](node, found, shape)
+        return ATTENTION[name](graph, node, found, shape)
     if name in NORMS and labels is not None:
         return NORMS[name](graph, node, found, labels)
     if name in _POOLING and labels is not None:
@@ -205,34 +200,6 @@ def _averaged(node: fx.Node, found: LabelMap, labels: Tensor, dim: int) -> str |
     return None
 
 
-def parameter_behind(graph: ModelGraph, source: fx.Node, found: LabelMap, dim: int) -> tuple[str, int] | None:
-    """Return the parameter, and its dimension, whose entries only move until they lie along ``dim`` of ``source``."""
-    chain: list[fx.Node] = []
-    node = source
-    while graph.state_key(node) is None:
-        before = [other for other in node.all_input_nodes if op_name(other) != "sym_size"]
-        if op_name(node) == "index":  # rows of a table, as the positions of a window have them
-            before = [before[0]]
-        elif op_name(node) not in _MOVES:
-            return None
-        if len(before) != 1 or before[0] not in found.shapes:
-            return None
-        chain.append(node)
-        (node,) = before
-    key, shape = graph.state_key(node), found.shapes[node]
-    size = found.shapes[source][dim]
-    for channel in [at for at in range(len(shape)) if shape[at] == size]:
-        view = [1] * len(shape)
-        view[channel] = size
-        ride = {node: torch.arange(size).view(view).expand(shape)}
-        for step in reversed(chain):
-            ride[step] = _executed(step, ride, found)
-        along = labels_along(ride[source], dim)
-        if along is not None and torch.equal(along, torch.arange(size)):
-            return str(key), channel
-    return None
-
-
 def _joined_with_parameters(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor:
     """Labels of tensors put one behind the other: parameters, such as a class token, take those of the others."""
     tensors = list(node.args[0])  # type: ignore[arg-type]
@@ -250,34 +217,7 @@ def _joined_with_parameters(graph: ModelGraph, node: fx.Node, found: LabelMap) -
                     tuple(slice(None) if d == varying[0] else slice(1) for d in range(labels[known].ndim))
                 ]
                 labels[source] = constant.expand(found.shapes[source])
-    return _executed(node, labels, found)
-
-
-def _execute_on_labels(node: fx.Node, found: LabelMap) -> Tensor:
-    return _executed(node, found.labels, found)
-
-
-def _executed(node: fx.Node, labels: Mapping[fx.Node, Tensor], found: LabelMap) -> Tensor:
-    """Run a data-movement operation on the labels; padding brings entries that are no neuron."""
-
-    def read(source: fx.Node) -> Any:
-        if source in labels:
-            return labels[source].contiguous()
-        value = source.meta["pathnorm_indices" if name == "index" else "pathnorm_value"]
-        # Only where tensors are put beside each other: those that hold no neuron.
-        return torch.full(found.shapes[source], NO_NEURON) if value is None and source in found.shapes else value
-
-    name = op_name(node)
-    args = list(fx.map_arg(node.args, read))
-    kwargs = dict(fx.map_arg(node.kwargs, read))
-    if name == "constant_pad_nd":
-        args[2:3] = [NO_NEURON]
-    elif name == "pad":
-        mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
-        if mode == "constant":
-            args, kwargs = args[:2], {"value": NO_NEURON}
-    result = node.target(*args, **kwargs)  # type: ignore[operator]
-    return result  # type: ignore[no-any-return]
+    return executed(node, labels, found)
 
 
 def _combined(graph: ModelGraph, node: fx.Node, found: LabelMap, shape: tuple[int, ...]) -> Tensor | str:
@@ -336,7 +276,7 @@ def _record_shapes(graph: ModelGraph, state: State, example: Tensor, found: Labe
         if isinstance(value, Tensor):
             found.shapes[node] = tuple(value.shape)
             node.meta["pathnorm_value"] = None
-            node.meta["pathnorm_indices"] = None if value.is_floating_point() else value
+            node.meta["pathnorm_indices"] = None if value.is_floating_point() else value.cpu()
         else:
             node.meta["pathnorm_value"] = node.meta["pathnorm_indices"] = value
 
