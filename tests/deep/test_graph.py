@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from pathnorm.deep.graph import clean_copy, state_of, trace
-from pathnorm.errors import TraceError
+from pathnorm.errors import TraceError, UnsupportedModelError
 
 KINDS = ("chain", "residual", "branching", "mlp")
 
@@ -99,3 +100,30 @@ def test_a_slice_of_a_table_is_an_example(build):
     model = build("mlp")
     with torch.no_grad():
         torch.testing.assert_close(graph.outputs(state_of(model), table[:, :6]), model(table[:, :6]))
+
+
+class Keeps(nn.Module):
+    """Keeps what it has computed once, as some networks do with their tables of positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.kept = nn.Linear(6, 4), {}
+
+    def forward(self, x):
+        return self.layer(x) + self.kept.setdefault("sum", self.layer.weight.sum())
+
+
+def test_tensors_that_are_computed_from_others_are_named():
+    masked = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    for index in (0, 2):
+        prune.l1_unstructured(masked[index], "weight", amount=0.5)
+    with pytest.raises(UnsupportedModelError, match=r"Computed from others: 0\.weight, 2\.weight\. .*prune\.remove"):
+        clean_copy(masked)
+    for index in (0, 2):
+        prune.remove(masked[index], "weight")
+    assert torch.equal(clean_copy(masked)(torch.ones(2, 6)), masked(torch.ones(2, 6)))
+    keeps = Keeps()
+    assert clean_copy(keeps) is not keeps
+    keeps(torch.ones(2, 6))
+    with pytest.raises(UnsupportedModelError, match=r"Computed from others: kept\. "):
+        trace(keeps, torch.ones(2, 6))

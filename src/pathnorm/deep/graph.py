@@ -20,9 +20,9 @@ from torch import Tensor, fx, nn
 
 from pathnorm.deep.mixing import kept_key, run_kept
 from pathnorm.deep.outputs_first import put_outputs_first, turned_state
-from pathnorm.errors import TraceError
+from pathnorm.errors import TraceError, UnsupportedModelError
 
-__all__ = ["ModelGraph", "State", "clean_copy", "op_name", "state_of", "trace"]
+__all__ = ["ModelGraph", "State", "clean_copy", "computed_tensors", "op_name", "state_of", "trace"]
 
 State = Mapping[str, Tensor]
 _M = TypeVar("_M", bound=nn.Module)
@@ -156,7 +156,20 @@ def op_name(node: fx.Node) -> str:
 
 
 def clean_copy(model: _M) -> _M:
-    """Return a deep copy in evaluation mode, without hooks and gradients."""
+    """Return a deep copy in evaluation mode, without hooks and gradients.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model holds tensors that are computed from others, which have no copy of their own.
+    """
+    if computed := sorted({name for name, _ in computed_tensors(model)}):
+        more = f" and {len(computed) - 3} more" if len(computed) > 3 else ""
+        raise UnsupportedModelError(
+            f"Every tensor of the model must be its own. Computed from others: {', '.join(computed[:3])}{more}. "
+            "Masks are made permanent by torch.nn.utils.prune.remove(module, name), weight norm by "
+            "torch.nn.utils.remove_weight_norm(module); what is kept from a forward needs torch.no_grad() there."
+        )
     twin = copy.deepcopy(model)
     for module in twin.modules():
         for name in _HOOKS:
@@ -166,6 +179,19 @@ def clean_copy(model: _M) -> _M:
     for parameter in twin.parameters():
         parameter.grad = None
     return twin.eval()
+
+
+def computed_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return the tensors that modules hold as results of operations on others: masked weights, kept values."""
+    found = []
+    for path, module in model.named_modules():
+        held = {**vars(module), **module._buffers}
+        for name in held.keys() - {"_parameters", "_buffers", "_modules"}:
+            value = list(held[name].values()) if isinstance(held[name], dict) else held[name]
+            values = value if isinstance(value, (list, tuple)) else [value]
+            parts = [part for part in values if isinstance(part, Tensor) and not part.is_leaf]
+            found += [(f"{path}.{name}" if path else name, part) for part in parts]
+    return found
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

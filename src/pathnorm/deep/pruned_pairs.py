@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from pathnorm.deep.graph import ModelGraph, State, clean_copy, trace
+from pathnorm.deep.graph import ModelGraph, State, clean_copy, computed_tensors, trace
 from pathnorm.deep.groups import find_neurons
 from pathnorm.deep.labels import layer_of
 from pathnorm.deep.neuron_group import Consumer, Neurons
@@ -66,13 +66,7 @@ class LayerPair:
 def bare_copy(model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
     """Return a copy in evaluation mode, masks of ``torch.nn.utils.prune`` made zeros, and the masks by state key."""
     # A masked tensor is computed from two others, and such tensors are not copied by deepcopy.
-    computed = [
-        value
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    ]
-    twin = copy.deepcopy(model, {id(value): value.detach().clone() for value in computed})
+    twin = copy.deepcopy(model, {id(value): value.detach().clone() for _, value in computed_tensors(model)})
     masks: dict[str, Tensor] = {}
     for path, module in twin.named_modules():
         for hook in list(module._forward_pre_hooks.values()):
