@@ -181,32 +181,43 @@ def test_token_ids_are_data_and_shared_weights_stay_shared():
     assert model.attention.num_heads == 2 and done.model.attention.num_heads == 1
 
 
+class Logits(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens):
+        return self.model(input_ids=tokens, use_cache=False).logits
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", ["Llama", "Gemma", "GPT2"])
 @pytest.mark.usefixtures("torchvision_operators")
-def test_models_of_transformers(tmp_path):
+def test_models_of_transformers(family, attention):
     transformers = pytest.importorskip("transformers", reason="an optional peer: pip install transformers")
-    sizes = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
-    config = transformers.LlamaConfig(
-        **sizes,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=32,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-
-    class Logits(nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def forward(self, tokens):
-            return self.model(input_ids=tokens, use_cache=False).logits
-
+    ends = {"vocab_size": 30, "bos_token_id": 1, "eos_token_id": 2}
+    if family == "GPT2":
+        config = transformers.GPT2Config(**ends, n_embd=16, n_inner=24, n_layer=1, n_head=4, n_positions=32)
+    else:
+        sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "max_position_embeddings": 32}
+        kind = getattr(transformers, f"{family}Config")
+        config = kind(**ends, **sizes, num_attention_heads=4, num_key_value_heads=2, head_dim=4)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kind = getattr(transformers, {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM"))
+        model = Logits(kind._from_config(config, attn_implementation=attention).eval())
     tokens = torch.randint(0, 30, (60, 8), generator=torch.Generator().manual_seed(0))
-    done = compress(Logits(transformers.LlamaForCausalLM(config).eval()), tokens, widths=0.5)
-    layer = done.model.model.model.layers[0]
-    assert layer.self_attn.q_proj.out_features == 8 and layer.self_attn.k_proj.out_features == 4
-    assert layer.mlp.gate_proj.out_features == layer.mlp.up_proj.out_features == 12
+    done = compress(model, tokens, widths=0.5, streams=True)
+    small = done.model.model
+    state = {key.split(".")[-2]: tuple(value.shape) for key, value in small.state_dict().items() if value.ndim == 2}
+    if family == "GPT2":  # the weight lies the other way round
+        expected = {"c_attn": (8, 24), "c_fc": (8, 12), "wte": (30, 8), "wpe": (32, 8)}
+    else:
+        expected = {"q_proj": (8, 8), "k_proj": (4, 8), "v_proj": (4, 8), "o_proj": (8, 8)}
+        expected |= {"gate_proj": (12, 8), "up_proj": (12, 8), "down_proj": (8, 12), "embed_tokens": (30, 8)}
+    assert {name: state[name] for name in expected} == expected
+    assert len(done.record.groups) == 3
+    assert small(input_ids=tokens[:2]).logits.shape == (2, 8, 30)
 
 
 class Whole(nn.Module):

@@ -127,3 +127,14 @@ def test_tensors_that_are_computed_from_others_are_named():
     keeps(torch.ones(2, 6))
     with pytest.raises(UnsupportedModelError, match=r"Computed from others: kept\. "):
         trace(keeps, torch.ones(2, 6))
+
+
+def test_checks_of_a_dtype_are_no_operations():
+    class Cast(nn.Module):
+        def forward(self, x):
+            return x.to(torch.float32).softmax(1, dtype=torch.float32).to(x.dtype)
+
+    x = torch.rand(2, 6)
+    graph = trace(Cast(), x)
+    assert not any("assert" in node.name for node in graph.nodes)
+    assert torch.equal(graph.outputs({}, x), x.softmax(1))

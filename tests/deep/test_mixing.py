@@ -47,17 +47,28 @@ def test_operations_over_what_is_kept_are_those_of_a_smaller_tensor():
 
 
 class OwnRMS(nn.Module):
-    """RMSNorm as many language models write it."""
+    """RMSNorm as many language models write it, with its checks of the dtype."""
 
     def __init__(self, width):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
+    def gain(self):
+        return self.weight
+
     def forward(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+        y = x.to(torch.float32)
+        return self.gain() * (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6)).to(x.dtype)
 
 
-NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "own": OwnRMS}
+class FromOne(OwnRMS):
+    """The weight is what the gain differs from one by, as in Gemma."""
+
+    def gain(self):
+        return 1.0 + self.weight.float()
+
+
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "own": OwnRMS, "from one": FromOne}
 
 
 class Stream(nn.Module):

@@ -1,4 +1,4 @@
-"""Architectures of torchvision and timm at full size: what is found, what it costs, and that the cut network runs."""
+"""Architectures of torchvision and timm at full size, and small ones of transformers: what is found, and runs when cut."""
 
 from __future__ import annotations
 
@@ -70,3 +70,52 @@ def test_half_of_every_group_can_be_cut(library, name, size, interior, streams):
         assert small(images[:2]).shape == (2, 1000)
         assert seen.costs[0](widths) == sum(parameter.numel() for parameter in small.parameters())
         assert seen.costs[1](widths) < 0.75 * seen.costs[1]([group.width for group in groups])
+
+
+SMALL = {"vocab_size": 60, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES = SMALL | {"hidden_size": 32, "intermediate_size": 48}
+GROUPED = SIZES | {"num_key_value_heads": 2, "head_dim": 8}
+TRANSFORMERS = {
+    "LlamaForCausalLM": GROUPED,
+    "MistralForCausalLM": GROUPED,
+    "Qwen2ForCausalLM": SIZES | {"num_key_value_heads": 2},
+    "GemmaForCausalLM": GROUPED,
+    "PhiForCausalLM": SIZES,
+    "GPTNeoXForCausalLM": SIZES,
+    "OPTForCausalLM": SMALL | {"hidden_size": 32, "ffn_dim": 48, "word_embed_proj_dim": 32},
+    "GPT2LMHeadModel": {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 4},
+    "BertForMaskedLM": SIZES,
+    "RobertaForMaskedLM": SIZES,
+    "DistilBertForMaskedLM": {"vocab_size": 60, "dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4},
+}
+
+
+class Logits(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens):
+        return self.model(tokens).logits
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.usefixtures("torchvision_operators")
+def test_heads_neurons_and_the_stream_of_models_of_transformers_can_be_cut(name, attention):
+    transformers = pytest.importorskip("transformers", reason="transformers is optional and is not installed")
+    kind = getattr(transformers, name)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = kind.config_class(**TRANSFORMERS[name], pad_token_id=0, bos_token_id=1, eos_token_id=2)
+        model = Logits(kind._from_config(config, attn_implementation=attention)).eval()
+    tokens = torch.randint(2, 60, (4, 7), generator=torch.Generator().manual_seed(0))
+    calibration, _ = split_batches(tokens, heldout=0.5, batch_size=2, seed=0, device=torch.device("cpu"))
+    for streams, expected in ((False, 4), (True, 5)):
+        seen = survey(model, calibration, streams=streams)
+        groups = seen.neurons.groups
+        assert len(groups) == expected and sum(group.heads for group in groups) == 2
+        keep = {group.name: torch.arange(group.width // 2) for group in groups}
+        small = cut(model, seen.state, groups, keep, turned=seen.graph.turned)
+        with torch.no_grad():
+            assert small(tokens).shape == (4, 7, 60)

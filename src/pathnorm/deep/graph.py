@@ -282,6 +282,9 @@ def _model_graph(
             f"{len(inputs)} inputs, {len(signature.user_outputs)} outputs and writes to "
             f"{sorted(signature.buffers_to_mutate.values()) or 'no buffer'}. Wrap it accordingly."
         )
+    for node in list(program.graph.nodes):
+        if op_name(node) == "_assert_tensor_metadata":  # what ``.to(dtype)`` leaves behind; nothing is computed
+            program.graph.erase_node(node)
     turned = put_outputs_first(program.graph, state_keys) if outputs_first else frozenset()
     turned |= {other for key in turned for other in aliases.get(key, ())}
     nodes = tuple(program.graph.nodes)

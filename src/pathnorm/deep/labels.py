@@ -20,16 +20,11 @@ from pathnorm.deep.graph import ModelGraph, State, op_name
 from pathnorm.deep.label_map import LabelMap, constant_along, constant_over, labels_along
 from pathnorm.deep.layers import CONVOLUTIONS, TRANSPOSED, Layer, arguments_of, as_tuple, layer_of, weight_of
 from pathnorm.deep.mixing import kept_key
-from pathnorm.deep.moves import MOVES, executed, parameter_behind
+from pathnorm.deep.moves import ENTRYWISE, MOVES, executed, parameter_behind
 from pathnorm.deep.norm_labels import NORMS
 
 __all__ = ["NO_NEURON", "LabelMap", "Layer", "channels_read", "layer_of", "propagate"]
 
-_ENTRYWISE = frozenset(
-    "relu relu6 leaky_relu gelu silu tanh sigmoid elu celu selu softplus mish hardswish hardsigmoid hardtanh "
-    "threshold log_sigmoid clamp clamp_min clamp_max abs neg exp log sqrt rsqrt square pow sin cos erf sign "
-    "reciprocal softshrink hardshrink tanhshrink dropout softsign log1p expm1 _to_copy to".split()
-)
 _SUMS = frozenset({"add", "sub", "addcmul", "addcdiv"})
 _BINARY = _SUMS | frozenset("mul div minimum maximum where masked_fill".split())
 _SPLITS = frozenset("split split_with_sizes chunk unbind".split())
@@ -165,7 +160,7 @@ def _passed_on(graph: ModelGraph, node: fx.Node, found: LabelMap) -> Tensor | st
         return _joined_with_parameters(graph, node, found)
     if name in MOVES and labels is not None:
         return executed(node, found.labels, found)
-    if name in _ENTRYWISE and labels is not None and shape == tuple(labels.shape):
+    if name in ENTRYWISE and labels is not None and shape == tuple(labels.shape):
         return labels
     if name in _BINARY:
         return _combined(graph, node, found, shape)

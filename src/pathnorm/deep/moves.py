@@ -1,4 +1,4 @@
-"""Operations that only move data: run on labels, and followed back to the parameter whose entries they move."""
+"""Operations that move entries or change them one by one: run on labels, and followed back to a parameter."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ from pathnorm.deep.coupling import NO_NEURON
 from pathnorm.deep.graph import ModelGraph, op_name
 from pathnorm.deep.label_map import LabelMap, labels_along
 
-__all__ = ["MOVES", "executed", "parameter_behind"]
+__all__ = ["ENTRYWISE", "MOVES", "executed", "parameter_behind"]
 
 MOVES = frozenset(
     "view _unsafe_view reshape flatten permute transpose t squeeze unsqueeze expand clone contiguous alias "
     "slice select narrow detach lift_fresh_copy constant_pad_nd pad pixel_shuffle pixel_unshuffle "
     "channel_shuffle flip roll movedim unflatten swapaxes".split()
 )
+ENTRYWISE = frozenset(
+    "relu relu6 leaky_relu gelu silu tanh sigmoid elu celu selu softplus mish hardswish hardsigmoid hardtanh "
+    "threshold log_sigmoid clamp clamp_min clamp_max abs neg exp log sqrt rsqrt square pow sin cos erf sign "
+    "reciprocal softshrink hardshrink tanhshrink dropout softsign log1p expm1 _to_copy to type_as".split()
+)
+# Entry by entry where the other operand is a number.
+WITH_NUMBERS = frozenset("add sub rsub mul div pow".split())
 
 
 def executed(node: fx.Node, labels: Mapping[fx.Node, Tensor], found: LabelMap) -> Tensor:
@@ -45,14 +52,17 @@ def executed(node: fx.Node, labels: Mapping[fx.Node, Tensor], found: LabelMap) -
 
 
 def parameter_behind(graph: ModelGraph, source: fx.Node, found: LabelMap, dim: int) -> tuple[str, int] | None:
-    """Return the parameter, and its dimension, whose entries only move until they lie along ``dim`` of ``source``."""
+    """Return the parameter, and its dimension, whose entries lie along ``dim`` of ``source``.
+
+    On the way they are moved, or changed one by one, as in ``1 + weight``.
+    """
     chain: list[fx.Node] = []
     node = source
     while graph.state_key(node) is None:
         before = [other for other in node.all_input_nodes if op_name(other) != "sym_size"]
         if op_name(node) == "index":  # rows of a table, as the positions of a window have them
             before = [before[0]]
-        elif op_name(node) not in MOVES:
+        elif op_name(node) not in MOVES | ENTRYWISE | WITH_NUMBERS:
             return None
         if len(before) != 1 or before[0] not in found.shapes:
             return None
@@ -65,7 +75,8 @@ def parameter_behind(graph: ModelGraph, source: fx.Node, found: LabelMap, dim: i
         view[channel] = size
         ride = {node: torch.arange(size).view(view).expand(shape)}
         for step in reversed(chain):
-            ride[step] = executed(step, ride, found)
+            moves = op_name(step) in MOVES or op_name(step) == "index"
+            ride[step] = executed(step, ride, found) if moves else ride[step.all_input_nodes[0]]
         along = labels_along(ride[source], dim)
         if along is not None and torch.equal(along, torch.arange(size)):
             return str(key), channel
