@@ -1,4 +1,4 @@
-"""Architectures of torchvision and timm at full size, and small ones of transformers: what is found, and runs when cut."""
+"""Architectures of torchvision and timm at full size, small ones of transformers: what is found, and runs when cut."""
 
 from __future__ import annotations
 
