@@ -125,6 +125,21 @@ def test_what_is_said_of_each_channel_over_its_places_belongs_to_it(reduce):
     assert group.name == "a" and group.consumers[0].neurons.tolist() == list(range(5))
 
 
+@pytest.mark.parametrize(("reduce", "applies"), [(torch.amax, True), (torch.std, True), (torch.var, False)])
+def test_the_theorem_needs_reductions_that_are_homogeneous(reduce, applies):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(2, 5, 1), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.b(reduce(torch.relu(self.a(x)), dim=(2, 3)))
+
+    (group,) = neurons(Net(), torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(0))).groups
+    said, why = group.theorem()
+    assert said is applies and (applies or why == "var is not homogeneous")
+
+
 def test_gating_by_itself_is_entrywise(sample):
     (group,) = neurons(forward_with(lambda m, x: m.c((h := m.a(x)) * torch.sigmoid(h))), sample("mlp", 2)).groups
     assert group.name == "a"

@@ -227,7 +227,7 @@ class NeuronGroup:
 _NONLINEAR = frozenset(
     "relu relu6 leaky_relu gelu silu tanh sigmoid elu celu selu softplus mish hardswish hardsigmoid hardtanh "
     "threshold log_sigmoid clamp clamp_min clamp_max abs exp log sqrt rsqrt square pow sin cos erf sign "
-    "reciprocal softshrink hardshrink tanhshrink softsign log1p expm1 mul div".split()
+    "reciprocal softshrink hardshrink tanhshrink softsign log1p expm1 mul div var logsumexp".split()
 )
 
 
