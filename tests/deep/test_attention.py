@@ -235,7 +235,7 @@ class Whole(nn.Module):
         x = self.embed(x)
         batch, length, _ = x.shape
         q, k, v = self.qkv(self.before(x)).view(batch, length, 3, self.num_heads, self.size).permute(2, 0, 3, 1, 4)
-        y = (q @ k.mT / 3).softmax(-1) @ v if self.written else F.scaled_dot_product_attention(q, k, v)
+        y = (q @ k.mT * self.size**-0.5).softmax(-1) @ v if self.written else F.scaled_dot_product_attention(q, k, v)
         x = x + self.out(y.transpose(1, 2).reshape(batch, length, -1))
         return self.head(x + self.down(F.gelu(self.up(self.norm(x))))).mean(1)
 
@@ -255,6 +255,18 @@ def test_heads_are_counted_by_what_is_cut_of_them(widths, written, tmp_path):
     assert small.qkv.weight.shape == (18 * heads, width) and small.out.weight.shape == (width, 6 * heads)
     again = load(lambda: Whole(written=written).eval(), done.save(tmp_path / "out"))
     assert again.num_heads == heads and torch.equal(again(data), small(data))
+
+
+def test_attention_written_out_is_cut_as_the_operation_is():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, written = Whole().eval(), Whole(written=True).eval()
+    written.load_state_dict(model.state_dict())
+    data = draws(60)
+    one, other = (compress(net, data, widths={"qkv": 2, "up": 7}) for net in (model, written))
+    torch.testing.assert_close(other.model(data), one.model(data), rtol=1e-3, atol=1e-4)
+    for first, second in zip(one.record.groups, other.record.groups, strict=True):
+        assert (first.name, first.width_after) == (second.name, second.width_after)
 
 
 @pytest.mark.parametrize("streams", [False, True])
