@@ -24,8 +24,9 @@ ENTRYWISE = frozenset(
     "threshold log_sigmoid clamp clamp_min clamp_max abs neg exp log sqrt rsqrt square pow sin cos erf sign "
     "reciprocal softshrink hardshrink tanhshrink dropout softsign log1p expm1 _to_copy to type_as".split()
 )
-# Entry by entry where the other operand is a number.
-WITH_NUMBERS = frozenset("add sub rsub mul div pow".split())
+_MOVED = MOVES | {"index"}  # rows of a table, as the positions of a window have them
+# What a parameter is followed through; sums and products are entrywise where the other operand is a number.
+_FOLLOWED = _MOVED | ENTRYWISE | {"add", "sub", "rsub", "mul", "div"}
 
 
 def executed(node: fx.Node, labels: Mapping[fx.Node, Tensor], found: LabelMap) -> Tensor:
@@ -60,11 +61,9 @@ def parameter_behind(graph: ModelGraph, source: fx.Node, found: LabelMap, dim: i
     node = source
     while graph.state_key(node) is None:
         before = [other for other in node.all_input_nodes if op_name(other) != "sym_size"]
-        if op_name(node) == "index":  # rows of a table, as the positions of a window have them
-            before = [before[0]]
-        elif op_name(node) not in MOVES | ENTRYWISE | WITH_NUMBERS:
-            return None
-        if len(before) != 1 or before[0] not in found.shapes:
+        if op_name(node) == "index":
+            del before[1:]  # the indices
+        if op_name(node) not in _FOLLOWED or len(before) != 1 or before[0] not in found.shapes:
             return None
         chain.append(node)
         (node,) = before
@@ -75,8 +74,8 @@ def parameter_behind(graph: ModelGraph, source: fx.Node, found: LabelMap, dim: i
         view[channel] = size
         ride = {node: torch.arange(size).view(view).expand(shape)}
         for step in reversed(chain):
-            moves = op_name(step) in MOVES or op_name(step) == "index"
-            ride[step] = executed(step, ride, found) if moves else ride[step.all_input_nodes[0]]
+            moved = op_name(step) in _MOVED
+            ride[step] = executed(step, ride, found) if moved else ride[step.all_input_nodes[0]]
         along = labels_along(ride[source], dim)
         if along is not None and torch.equal(along, torch.arange(size)):
             return str(key), channel
